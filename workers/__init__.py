@@ -1,0 +1,1 @@
+"""Message-driven ingestion and search: settings, ledger, queues, tasks, and their client."""
