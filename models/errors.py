@@ -1,0 +1,21 @@
+"""What can go wrong with a network, its files and the images it is given."""
+
+
+class ModelError(Exception):
+    """Root of every error that `models` raises on purpose."""
+
+
+class BundleError(ModelError):
+    """A bundle is missing, incomplete, damaged or describes itself wrongly."""
+
+
+class WeightsError(ModelError):
+    """A file of weights is missing, damaged or not of the kind that is needed."""
+
+
+class EngineError(ModelError):
+    """A network could not be opened, gave nonsense, or was used after `close`."""
+
+
+class ImageError(ModelError):
+    """The picture inside an image file cannot be turned into RGB pixels."""

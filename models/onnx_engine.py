@@ -1,0 +1,73 @@
+"""The engine that runs `network.onnx` by ONNX Runtime on the CPU."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.engine import Engine
+from models.errors import BundleError, EngineError
+
+
+class OnnxEngine(Engine):
+    """One ONNX Runtime session."""
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        super().__init__(bundle)
+        self._session: Any = _open_session(bundle, threads)
+        _check_signature(bundle, self._session)
+
+    def _run(self, planes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        session = self._session
+        if session is None:
+            raise EngineError(f"the engine of bundle {self.bundle.name} is closed; open a new one")
+        outputs = [self.bundle.feature_name, self.bundle.latent_name]
+        try:
+            features, latent = session.run(outputs, {self.bundle.input_name: planes})
+        # ONNX Runtime's errors share no base class of their own.
+        except Exception as error:
+            raise EngineError(
+                f"the network of bundle {self.bundle.name} failed: {error}"
+            ) from error
+        return features, latent
+
+    def close(self) -> None:
+        """Free the network; a call under way in another thread still finishes."""
+        self._session = None
+
+
+def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait take the cores from those who decode images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            bundle.network, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot open {bundle.network}: {error}") from error
+
+
+def _check_signature(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
+    side = bundle.preprocess.input_px
+    expected = {
+        bundle.input_name: [3, side, side],
+        bundle.feature_name: [bundle.dims],
+        bundle.latent_name: [bundle.bits],
+    }
+    found = {node.name: node.shape for node in (*session.get_inputs(), *session.get_outputs())}
+    for name, shape in expected.items():
+        if name not in found:
+            raise BundleError(
+                f"{bundle.network} has no input or output {name!r} (it has {', '.join(found)}); "
+                "correct the names in bundle.toml"
+            )
+        if list(found[name][1:]) != shape:
+            raise BundleError(
+                f"{bundle.network}: {name!r} has shape {found[name]}, bundle.toml says "
+                f"{['N', *shape]}; correct the sizes in bundle.toml"
+            )

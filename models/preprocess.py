@@ -1,0 +1,102 @@
+"""From an upright RGB picture to the numbers that a network takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+RESIZE_RULES = ("short-side", "stretch")
+CHANNEL_ORDERS = ("RGB", "BGR")
+
+# Pillow first averages whole pixels of a picture that is more than this many times too large.
+_REDUCING_GAP = 2.0
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a network wants its pictures. Small and picklable: decoder processes get a copy.
+
+    Attributes:
+        input_px: Side of the network's square input.
+        resize_px: Side of the picture before the centre crop; at least `input_px`.
+        resize_rule: `short-side` keeps the proportions and makes the short side `resize_px`;
+            `stretch` makes both sides `resize_px`, as Caffe's tools do.
+        resample: A key of `RESAMPLING`.
+        channel_order: `RGB` or `BGR`.
+        mean: Taken from the values 0..255 of each channel, in `channel_order`.
+        scale: What the differences are multiplied by.
+    """
+
+    input_px: int
+    resize_px: int
+    resize_rule: str
+    resample: str
+    channel_order: str
+    mean: tuple[float, float, float]
+    scale: float
+
+    @property
+    def min_side_px(self) -> int:
+        """Short side below which decoding at a reduced size would cost detail."""
+        return self.resize_px
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop one picture.
+
+        Args:
+            image: A picture of mode `RGB`, of any size.
+
+        Returns:
+            The central square, shape=(input_px, input_px, 3), dtype=uint8, always in RGB order.
+
+        Raises:
+            ValueError: The picture is not of mode `RGB`.
+        """
+        if image.mode != "RGB":
+            raise ValueError(f"expected a picture of mode RGB, got {image.mode}")
+        square = (self.input_px, self.input_px)
+        box = self._crop_box(*image.size)
+        # Only what survives the crop is resized.
+        resized = image.resize(
+            square, RESAMPLING[self.resample], box=box, reducing_gap=_REDUCING_GAP
+        )
+        return np.asarray(resized)
+
+    def _crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        kept = self.input_px / self.resize_px
+        short = min(width, height)
+        across, down = (short, short) if self.resize_rule == "short-side" else (width, height)
+        left, top = (width - across * kept) / 2, (height - down * kept) / 2
+        return left, top, left + across * kept, top + down * kept
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn pixels into the network's input.
+
+        Args:
+            pixels: shape=(N, input_px, input_px, 3), dtype=uint8, RGB.
+
+        Returns:
+            shape=(N, 3, input_px, input_px), dtype=float32, channels in `channel_order`.
+
+        Raises:
+            ValueError: `pixels` has another shape or dtype.
+        """
+        expected = (self.input_px, self.input_px, 3)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != expected:
+            raise ValueError(
+                f"expected uint8 pixels of shape (N, {self.input_px}, {self.input_px}, 3), "
+                f"got {pixels.dtype} of shape {pixels.shape}"
+            )
+        planes = np.empty((len(pixels), 3, self.input_px, self.input_px), np.float32)
+        for channel, mean in enumerate(self.mean):
+            source = channel if self.channel_order == "RGB" else 2 - channel
+            np.subtract(pixels[..., source], np.float32(mean), out=planes[:, channel])
+        planes *= np.float32(self.scale)
+        return planes
