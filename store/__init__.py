@@ -1,0 +1,58 @@
+"""The image store: codes in buckets, features, records, and the search over them.
+
+A `Shard` is one LMDB environment on disk. What goes in and comes out is in `store.spec`, what
+can go wrong in `store.errors`.
+"""
+
+from store.codes import bytes_per_code, hamming, pack, unpack
+from store.errors import (
+    NotAStore,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreInUse,
+    StoreMismatch,
+    StoreReadOnly,
+    StoreVersionError,
+)
+from store.search import merge
+from store.shard import Shard
+from store.spec import (
+    CheckReport,
+    Hit,
+    Image,
+    Inserted,
+    NewImage,
+    Partial,
+    Query,
+    ShardStats,
+    StoreSpec,
+)
+
+__all__ = [
+    "CheckReport",
+    "Hit",
+    "Image",
+    "Inserted",
+    "NewImage",
+    "NotAStore",
+    "Partial",
+    "Query",
+    "Shard",
+    "ShardStats",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreInUse",
+    "StoreMismatch",
+    "StoreReadOnly",
+    "StoreSpec",
+    "StoreVersionError",
+    "bytes_per_code",
+    "hamming",
+    "merge",
+    "pack",
+    "unpack",
+]

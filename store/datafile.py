@@ -1,0 +1,109 @@
+"""Looking at an LMDB data file before it is mapped.
+
+A memory map that is longer than its file kills the process (SIGBUS) on the first touch of a
+missing page, so a truncated file must be noticed without LMDB.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmdb import verify
+
+from store.errors import NotAStore, StoreDamaged
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA_FILE = "data.mdb"
+
+_MAGIC = 0xBEEFC0DE
+_VERSION = 1
+_PAGE_HEADER_BYTES = 16
+_META = struct.Struct("=IIQQ I92s QQ")
+"""magic, version, address, map size, page size, two table roots, last page, transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """What the newest header page of a data file says."""
+
+    map_bytes: int
+    page_bytes: int
+    last_page: int
+
+
+def data_path(folder: Path) -> Path:
+    """Return the path of the data file of a store."""
+    return folder / DATA_FILE
+
+
+def inspect(folder: Path) -> DataFile | None:
+    """Read the header of a store's data file, and compare it with the file's length.
+
+    Returns:
+        None where there is no data file or an empty one, which LMDB takes for a new store.
+
+    Raises:
+        NotAStore: The file is no LMDB file of the format in use.
+        StoreDamaged: The file ends before its last page in use.
+    """
+    path = data_path(folder)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_PAGE_HEADER_BYTES + _META.size)
+            if not head:
+                return None
+            newest = _newest_header(file.fileno(), head, path)
+            # Asked for last: another process may have appended pages since the header was read.
+            length = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return None
+    if length < (newest.last_page + 1) * newest.page_bytes:
+        _insist_on_whole(path, length, newest)
+    return newest
+
+
+def structural_problems(folder: Path) -> list[str]:
+    """Walk all pages without LMDB and return what is wrong with them.
+
+    No transaction may commit meanwhile.
+    """
+    try:
+        return list(verify.verify(data_path(folder)))  # type: ignore[no-untyped-call]
+    except verify.VerifyError as error:
+        return [str(error)]
+
+
+def _newest_header(descriptor: int, head: bytes, path: Path) -> DataFile:
+    first, first_txn = _parse(head, path)
+    second_head = os.pread(descriptor, len(head), first.page_bytes)
+    if not second_head:
+        # Another process is creating the file just now: LMDB waits for it.
+        return first
+    second, second_txn = _parse(second_head, path)
+    return second if second_txn > first_txn else first
+
+
+def _parse(head: bytes, path: Path) -> tuple[DataFile, int]:
+    if len(head) < _PAGE_HEADER_BYTES + _META.size:
+        raise StoreDamaged(f"{path} ends within its header; restore a backup")
+    magic, version, _, map_bytes, page_bytes, _, last_page, txn = _META.unpack_from(
+        head, _PAGE_HEADER_BYTES
+    )
+    if magic != _MAGIC or version != _VERSION or page_bytes < len(head):
+        raise NotAStore(f"{path} is not a store's data file; take another path")
+    return DataFile(map_bytes, page_bytes, last_page), txn
+
+
+def _insist_on_whole(path: Path, length: int, header: DataFile) -> None:
+    """Let a short file pass only if all that is missing is free pages, never to be read."""
+    problems = structural_problems(path.parent)
+    if problems:
+        needed = (header.last_page + 1) * header.page_bytes
+        raise StoreDamaged(
+            f"{path} has {length} bytes of at least {needed}: it was cut off; restore a backup"
+        )

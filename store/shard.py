@@ -1,0 +1,311 @@
+"""A shard: the images of one LMDB environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from store import writing
+from store.buckets import Buckets, open_buckets
+from store.check import check_records
+from store.datafile import data_path, inspect, structural_problems
+from store.environment import MAP_BYTES, Environment
+from store.errors import NotAStore, StoreMismatch
+from store.layout import FORMAT, Tables, Txn, open_tables, read_header, read_next_row, write_header
+from store.search import Share, search
+from store.snapshot import Snapshot
+from store.spec import (
+    CheckReport,
+    Image,
+    Inserted,
+    NewImage,
+    Partial,
+    Query,
+    ShardStats,
+    StoreSpec,
+)
+from store.values import restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    import lmdb
+    from numpy.typing import NDArray
+
+    T = TypeVar("T")
+
+
+class Shard:
+    """Images that are stored and searched together; made by `open` or `open_existing`.
+
+    Threads of a process share one object. Any number of processes may have the same shard open:
+    one writes at a time, readers never wait, and each read sees what was committed before it
+    began. After a fork the child must open the shard itself, which works if the parent had not
+    opened it before.
+
+    Every method raises `StoreClosed` after `close()` or in a forked child, and `StoreDamaged`
+    when it meets contradictions.
+    """
+
+    def __init__(
+        self, path: Path, env: Environment, tables: Tables, spec: StoreSpec, buckets: Buckets
+    ) -> None:
+        self._path = path
+        self._env = env
+        self._tables = tables
+        self._spec = spec
+        self._buckets = buckets
+
+    @classmethod
+    def open(cls, path: Path | str, spec: StoreSpec, *, map_bytes: int = MAP_BYTES) -> Self:
+        """Open a shard, or create it where there is none.
+
+        Args:
+            path: Folder of the shard.
+            spec: What the shard is for.
+            map_bytes: First size of the memory map; it grows by itself.
+
+        Raises:
+            StoreMismatch: It was built with another bundle.
+            StoreVersionError: It has a newer format.
+            StoreInUse: This process has it open.
+            StoreReadOnly: The folder may not be written.
+            NotAStore: The path is something else.
+            StoreDamaged: The data file is cut off.
+            ValueError: The spec contradicts itself.
+        """
+        open_buckets(spec)
+        return cls._open(Path(path), spec, map_bytes)
+
+    @classmethod
+    def open_existing(cls, path: Path | str) -> Self:
+        """Open a shard that is there, for the bundle that it was built with.
+
+        Raises:
+            NotAStore: There is no shard.
+            StoreError: As for `open`.
+        """
+        folder = Path(path)
+        if inspect(folder) is None:
+            raise NotAStore(f"there is no store in {folder}; check the path, or ingest first")
+        return cls._open(folder, None, MAP_BYTES)
+
+    @classmethod
+    def _open(cls, folder: Path, wanted: StoreSpec | None, map_bytes: int) -> Self:
+        env = Environment(folder, map_bytes=map_bytes)
+        try:
+            if wanted is not None and env.handles(_is_new, write=False):
+                env.handles(partial(_create, wanted), write=True)
+            tables, spec = env.handles(_tables_and_spec, write=False)
+            if wanted is not None:
+                _insist_on_match(folder, spec, wanted)
+        except BaseException:
+            env.close()
+            raise
+        return cls(folder, env, tables, spec, open_buckets(spec))
+
+    @property
+    def path(self) -> Path:
+        """Folder of the shard."""
+        return self._path
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What the shard was made for."""
+        return self._spec
+
+    def insert(self, batch: Sequence[NewImage]) -> list[Inserted]:
+        """Store a batch of images in one transaction: all of them or none.
+
+        On return the batch is on the disk and every search that begins finds it. Delivering
+        the same (id, origin) again changes nothing and has the same outcome.
+
+        Returns:
+            The outcome of each image, in order.
+
+        Raises:
+            ValueError: An id, code or feature has the wrong form; nothing was stored.
+            StoreFull: There is no room; nothing was stored.
+        """
+        prepared = writing.prepare(batch, self._spec, self._buckets)
+        if not batch:
+            return []
+        return self._env.write(lambda txn: writing.insert(self._snapshot(txn), prepared))
+
+    def delete(self, ids: Sequence[str]) -> list[bool]:
+        """Remove images in one transaction; no search that begins later finds them.
+
+        Returns:
+            For each id whether it was there.
+
+        Raises:
+            StoreFull: There is no room for the change; nothing was removed.
+        """
+        if not ids:
+            return []
+        return self._env.write(lambda txn: writing.delete(self._snapshot(txn), ids, self._buckets))
+
+    def search(self, query: Query, *, group: int = 0, groups: int = 1) -> Partial:
+        """Find the images that are most like a query.
+
+        With several groups, only images in the buckets whose key leaves `group` when divided
+        by `groups` are compared. Merging the answers of all groups gives what one search of
+        everything gives.
+
+        Raises:
+            ValueError: The query or the group has the wrong form.
+        """
+        writing.check_code(query.code, self._spec)
+        writing.check_feature(query.feature, self._spec)
+        if query.k < 1 or (query.candidates is not None and query.candidates < 1):
+            raise ValueError(
+                f"expected k and candidates of at least 1, got {query.k} and {query.candidates}"
+            )
+        if not 0 <= group < groups:
+            raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")
+        share = Share(group, groups)
+        return self._read(lambda store: search(store, self._buckets, query, share))
+
+    def get(self, identity: str) -> Image | None:
+        """Return the record of an image, or None where there is none of this id."""
+
+        def work(store: Snapshot) -> Image | None:
+            row = store.row_of(identity)
+            return None if row is None else store.record(row).image
+
+        return self._read(work)
+
+    def vectors(self, identity: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """Return what an image is compared by, or None where there is none of this id.
+
+        Returns:
+            Code, shape=(W,), dtype=uint8, and feature, shape=(D,), dtype=float32, rounded as
+            it is stored.
+        """
+
+        def work(store: Snapshot) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+            row = store.row_of(identity)
+            if row is None:
+                return None
+            stored = store.features(np.array([row]))
+            code = np.frombuffer(store.record(row).code, np.uint8)
+            return code, restore(stored["values"], stored["scale"])[0]
+
+        return self._read(work)
+
+    def recent(self, limit: int, before_row: int | None = None) -> list[Image]:
+        """Return the newest images, newest first; with a row, those older than it.
+
+        Raises:
+            ValueError: The limit is less than 1, or the row less than 0.
+        """
+        if limit < 1 or (before_row is not None and before_row < 0):
+            raise ValueError(
+                f"expected a limit from 1 and a row from 0, got {limit}, {before_row}"
+            )
+
+        def work(store: Snapshot) -> list[Image]:
+            records = store.records_before(before_row)
+            return [record.image for _, record in zip(range(limit), records, strict=False)]
+
+        return self._read(work)
+
+    def count(self) -> int:
+        """Return the number of images."""
+        return self._read(Snapshot.count)
+
+    def stats(self) -> ShardStats:
+        """Return figures about the shard."""
+
+        def work(store: Snapshot) -> dict[str, Any]:
+            directory = store.directory()
+            return {
+                "images": store.count(),
+                "rows_used": read_next_row(store.txn, store.tables),
+                "buckets": len(directory),
+                "used_bytes": store.used_bytes(),
+                "largest_bucket": int(directory["count"].max(initial=0)),
+            }
+
+        return ShardStats(
+            path=str(self._path),
+            format=FORMAT,
+            bundle_id=self._spec.bundle_id,
+            bits=self._spec.bits,
+            dims=self._spec.dims,
+            metric=self._spec.metric,
+            file_bytes=data_path(self._path).stat().st_size,
+            map_bytes=self._env.map_bytes(),
+            readers=self._env.readers(),
+            **self._read(work),
+        )
+
+    def check(self) -> CheckReport:
+        """Cross-check every record and name what is wrong. Writers wait meanwhile."""
+        # The walk over the pages comes first: LMDB itself trusts them, and might crash.
+        problems = self._env.write(lambda _: structural_problems(self._path))
+        if problems:
+            return CheckReport(images=self.count(), problems=tuple(problems))
+        return self._read(lambda store: check_records(store, self._buckets))
+
+    def close(self) -> None:
+        """Wait for running calls of other threads, and close. Again does nothing."""
+        self._env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _snapshot(self, txn: Txn) -> Snapshot:
+        return Snapshot(txn, self._tables, self._spec)
+
+    def _read(self, work: Callable[[Snapshot], T]) -> T:
+        return self._env.read(lambda txn: work(self._snapshot(txn)))
+
+
+def _is_new(_: lmdb.Environment, txn: Txn) -> bool:
+    return txn.stat()["entries"] == 0
+
+
+def _create(spec: StoreSpec, env: lmdb.Environment, txn: Txn) -> None:
+    if _is_new(env, txn):  # another process may have been first
+        write_header(txn, open_tables(env, txn, create=True), spec)
+
+
+def _tables_and_spec(env: lmdb.Environment, txn: Txn) -> tuple[Tables, StoreSpec]:
+    tables = open_tables(env, txn, create=False)
+    return tables, read_header(txn, tables)
+
+
+def _insist_on_match(folder: Path, stored: StoreSpec, wanted: StoreSpec) -> None:
+    remedy = "go back to that bundle, or ingest into another folder"
+    if stored.bundle_id != wanted.bundle_id:
+        raise StoreMismatch(
+            f"the store in {folder} was built with bundle {stored.bundle_id}, "
+            f"and {wanted.bundle_id} is in use: {remedy}"
+        )
+    for name in ("bits", "dims", "metric"):
+        there, here = getattr(stored, name), getattr(wanted, name)
+        if there != here:
+            raise StoreMismatch(
+                f"the store in {folder} was built with a bundle {stored.bundle_id} of {name} "
+                f"{there}, and the one in use has {here}: {remedy}"
+            )
+    if not _same_centres(stored.centres, wanted.centres):
+        raise StoreMismatch(
+            f"the store in {folder} was built with other centre codes than those of "
+            f"{wanted.bundle_id}: {remedy}"
+        )
+
+
+def _same_centres(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)

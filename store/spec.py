@@ -1,0 +1,233 @@
+"""What a store is made for, what goes in, and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from store.codes import bytes_per_code, padding_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_BITS = 4000
+"""LMDB takes at most 511 bytes a value in a sorted list of duplicates; 8 are the row number."""
+
+METRICS = ("cosine", "l2")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoreSpec:
+    """The model bundle that a store belongs to.
+
+    Attributes:
+        bundle_id: Name and digest of the bundle; a store accepts no other.
+        bits: Length B of the codes, 1 to `MAX_BITS`.
+        dims: Length D of the features.
+        metric: "cosine" (1 - cos, 0 to 2) or "l2" (Euclidean distance).
+        centres: Centre codes for the bucket key of codes longer than 24 bits,
+            shape=(M, ceil(B/8)), dtype=uint8, most significant bit first; None takes a few
+            fixed ones, which are slower to search. Shorter codes are their own bucket key
+            and take none.
+    """
+
+    bundle_id: str
+    bits: int
+    dims: int
+    metric: str
+    centres: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= MAX_BITS:
+            raise ValueError(f"expected 1 to {MAX_BITS} bits, got {self.bits}")
+        if self.dims < 1:
+            raise ValueError(f"expected at least 1 dimension, got {self.dims}")
+        if self.metric not in METRICS:
+            raise ValueError(f"expected a metric of {METRICS}, got {self.metric!r}")
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes W of a packed code."""
+        return bytes_per_code(self.bits)
+
+    @property
+    def padding_mask(self) -> int:
+        """Bits of the last byte of a code that mean nothing and are zero."""
+        return padding_mask(self.bits)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NewImage:
+    """An image to be stored.
+
+    Attributes:
+        id: First 16 bytes of the sha256 of the file, as 32 hex digits.
+        code: Binary code, shape=(W,), dtype=uint8, most significant bit first, padding zero.
+        feature: Feature vector, shape=(D,), dtype=float32.
+        source: Where it came from: a path, a URL or "upload:name".
+        origin: Token of the work item that brings it; a second delivery of the same item has
+            the same token.
+        added_at: Unix time in seconds.
+        width_px: Width of the upright image.
+        height_px: Height of the upright image.
+        format: Name of the file format, such as "JPEG".
+        size_bytes: Size of the file.
+    """
+
+    id: str
+    code: NDArray[Any]
+    feature: NDArray[Any]
+    source: str
+    origin: str
+    added_at: float
+    width_px: int
+    height_px: int
+    format: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """The record of a stored image. `row` grows with every image and is never used again."""
+
+    row: int
+    id: str
+    sources: tuple[str, ...]
+    origin: str
+    added_at: float
+    width_px: int
+    height_px: int
+    format: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """The outcome of one image of a batch.
+
+    `created` tells whether this origin brought the image into the store, now or at an earlier
+    delivery; otherwise the image was there and has gained a source.
+    """
+
+    id: str
+    created: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Query:
+    """What to look for.
+
+    Attributes:
+        code: shape=(W,), dtype=uint8, as in `NewImage`.
+        feature: shape=(D,), dtype=float32; it is compared as it is, never quantised.
+        k: Number of hits wanted, at least 1.
+        candidates: How many images are compared by feature (at least k are); None compares
+            every image.
+    """
+
+    code: NDArray[Any]
+    feature: NDArray[Any]
+    k: int
+    candidates: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """An image that was found, with enough of its record to be shown."""
+
+    id: str
+    distance: float
+    hamming: int
+    sources: tuple[str, ...]
+    width_px: int
+    height_px: int
+    format: str
+
+
+Stage = Literal["plan", "gather", "rerank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """The answer of one shard, or of one group of its buckets.
+
+    Attributes:
+        hits: The nearest images that were compared, ordered by (distance, id).
+        buckets: Buckets that were looked into.
+        radius: Every image whose code lies within this Hamming distance of the query's was
+            compared by feature; -1 promises nothing, the number of bits promises everything.
+        complete: Every image was compared.
+        candidates: Images whose code was compared.
+        reranked: Images whose feature was compared.
+        timings_ms: Time of each stage: "plan" chooses the buckets, "gather" reads codes and
+            features, "rerank" computes distances and reads the records of the hits.
+    """
+
+    hits: list[Hit] = field(default_factory=list)
+    buckets: int = 0
+    radius: int = -1
+    complete: bool = False
+    candidates: int = 0
+    reranked: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists, numbers and strings, as msgpack and JSON take them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """Return the partial that `to_dict` was called on, also after a trip as JSON."""
+        hits = [Hit(**{**hit, "sources": tuple(hit["sources"])}) for hit in plain["hits"]]
+        return cls(**{**plain, "hits": hits})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStats:
+    """Figures about a shard at one moment.
+
+    Attributes:
+        path: Folder of the shard.
+        format: Version of the format on disk.
+        bundle_id: Bundle that it was built with.
+        bits: Length of the codes.
+        dims: Length of the features.
+        metric: Metric of the features.
+        images: Images stored.
+        rows_used: Row numbers given out so far, those of deleted images included.
+        buckets: Buckets that hold an image.
+        largest_bucket: Images in the fullest bucket.
+        used_bytes: Size of what is stored.
+        file_bytes: Length of the data file; what it has more than used is there to be used
+            again by later writes.
+        map_bytes: Size of the memory map, which grows by itself.
+        readers: Slots in use in the table of readers, over all processes.
+    """
+
+    path: str
+    format: int
+    bundle_id: str
+    bits: int
+    dims: int
+    metric: str
+    images: int
+    rows_used: int
+    buckets: int
+    largest_bucket: int
+    used_bytes: int
+    file_bytes: int
+    map_bytes: int
+    readers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """The outcome of a check: how many images were looked at, and what is wrong."""
+
+    images: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
