@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from workers.errors import WorkerError
+from workers.errors import Rejected, WorkerError
 
 
 class SearchState(StrEnum):
@@ -84,6 +84,24 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why an input gave no image, in a form that travels between processes.
+
+    Attributes:
+        state: ``REJECTED`` when the input is at fault, ``FAILED`` when it could not be had.
+    """
+
+    state: ItemState
+    problem: Problem
+
+    @classmethod
+    def of(cls, error: WorkerError) -> Failure:
+        """Return the failure that an error describes."""
+        state = ItemState.REJECTED if isinstance(error, Rejected) else ItemState.FAILED
+        return cls(state, Problem.of(error))
+
+
+@dataclass(frozen=True)
 class FoundImage:
     """One hit of a search, nearest first from ``rank`` 1."""
 
@@ -102,7 +120,7 @@ class Search:
     """A search as its ticket's holder sees it.
 
     Attributes:
-        query: ``kind`` (``upload``, ``url`` or ``image``), ``label``, and ``image_id`` of an image.
+        query: ``kind`` (``upload``, ``url`` or ``image``), ``label``, ``image_id`` of an image.
         effort: 1 to 10, see ``workers.searching``.
         position: Searches queued before this one; ``None`` once it runs.
         report: How the answer came about; ``None`` until there is one.

@@ -8,7 +8,7 @@ from workers.ledger.database import Database
 from workers.ledger.items import ItemLedger, Outcome, Reference, Work
 from workers.ledger.jobs import JobLedger, NewJob
 from workers.ledger.pages import Page, PageLedger
-from workers.ledger.searches import NewSearch, SearchLedger
+from workers.ledger.searches import NewSearch, SearchLedger, SearchWork
 
 __all__ = [
     "Database",
@@ -22,6 +22,7 @@ __all__ = [
     "PageLedger",
     "Reference",
     "SearchLedger",
+    "SearchWork",
     "Work",
 ]
 

@@ -1,0 +1,173 @@
+"""Child processes that decode images and can be killed: a hostile file costs only itself.
+
+A child that hangs is killed after the time limit, one that crashes or eats memory is replaced, and
+in either case the caller gets a :class:`Failure` for that one file.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+from PIL import Image
+
+from models.preprocess import Preprocess
+from workers.decode import Decoded, Limits, decode, read_file
+from workers.errors import Failed, Rejected, WorkerError
+from workers.files import Files, writing
+from workers.records import Failure
+from workers.settings import Settings
+
+# Files in one message to a child: fewer messages, and a shorter list to redo when a child dies.
+_SLICE = 8
+
+
+@dataclass(frozen=True)
+class ToDecode:
+    """A file to decode.
+
+    Attributes:
+        label: What to call it in an error.
+        ticket: The search whose query it is; without one its thumbnail is the collection's.
+    """
+
+    path: Path
+    label: str
+    ticket: str | None = None
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """What every child gets once."""
+
+    preprocess: Preprocess
+    limits: Limits
+    files: Files
+    memory_bytes: int
+    niceness: int
+
+
+class Decoders:
+    """A pool of decoding children, started on first use.
+
+    Args:
+        processes: Number of children.
+        niceness: Added to the children's; bulk work makes way for searches.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        preprocess: Preprocess,
+        files: Files,
+        *,
+        processes: int,
+        niceness: int = 0,
+    ) -> None:
+        limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        kit = _Kit(preprocess, limits, files, settings.decode_memory_bytes, niceness)
+        self._timeout_s = settings.decode_timeout_s
+        self._pool = ProcessPool(
+            max_workers=processes,
+            initializer=_start_child,
+            initargs=(kit,),
+            # A fork would copy the parent's threads' locks, the network's among them.
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def decode(self, files: Sequence[ToDecode]) -> list[Decoded | Failure]:
+        """Decode files and write their thumbnails.
+
+        Returns:
+            One entry per file, in their order.
+        """
+        slices = [files[first : first + _SLICE] for first in range(0, len(files), _SLICE)]
+        futures = [self._schedule(part) for part in slices]
+        done: list[Decoded | Failure] = []
+        for part, future in zip(slices, futures, strict=True):
+            done += self._collect(part, future)
+        return done
+
+    def close(self) -> None:
+        """End the children; what they are at is lost."""
+        self._pool.stop()
+        self._pool.join()
+
+    def _schedule(self, part: Sequence[ToDecode]) -> Future[list[Decoded | Failure]]:
+        timeout_s = self._timeout_s * len(part)
+        return self._pool.schedule(_decode_all, args=(part,), timeout=timeout_s)
+
+    def _collect(
+        self, part: Sequence[ToDecode], future: Future[list[Decoded | Failure]]
+    ) -> list[Decoded | Failure]:
+        try:
+            return future.result()
+        except (TimeoutError, ProcessExpired) as error:
+            if len(part) == 1:
+                return [Failure.of(self._lost(part[0], error))]
+        # One of them took the child down; only by itself can it be told which.
+        alone = [self._schedule([file]) for file in part]
+        return [self._collect([file], one)[0] for file, one in zip(part, alone, strict=True)]
+
+    def _lost(self, file: ToDecode, error: Exception) -> WorkerError:
+        if isinstance(error, TimeoutError):
+            return Rejected(
+                f"{file.label} took more than {self._timeout_s:g} s to decode.",
+                remedy="Save it in another format, or raise LOOKALIKE_DECODE_TIMEOUT_S.",
+                code="decode_timeout",
+            )
+        return Failed(
+            f"{file.label} took its decoder down.",
+            remedy="Save it in another format; if it opens elsewhere, please report it.",
+            code="decoder_died",
+        )
+
+
+_kit: _Kit | None = None
+
+
+def _start_child(kit: _Kit) -> None:
+    global _kit
+    _kit = kit
+    os.nice(kit.niceness)
+    resource.setrlimit(resource.RLIMIT_AS, (kit.memory_bytes, kit.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Our own limit is the one that counts, see workers.decode.
+    Image.MAX_IMAGE_PIXELS = kit.limits.max_pixels
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave no orphan behind when the worker is killed without a chance to clean up."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _decode_all(files: Sequence[ToDecode]) -> list[Decoded | Failure]:
+    if _kit is None:
+        raise RuntimeError("this runs in a decoding child only")
+    return [_decode_one(file, _kit) for file in files]
+
+
+def _decode_one(file: ToDecode, kit: _Kit) -> Decoded | Failure:
+    try:
+        data = read_file(file.path, max_bytes=kit.limits.max_bytes, label=file.label)
+        decoded, thumbnail = decode(
+            data, label=file.label, preprocess=kit.preprocess, limits=kit.limits
+        )
+        target = kit.files.query_thumbnail(file.ticket) if file.ticket else None
+        with writing(target or kit.files.thumbnail(decoded.id)) as out:
+            out.write(thumbnail)
+    except WorkerError as error:
+        return Failure.of(error)
+    return decoded

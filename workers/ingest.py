@@ -1,0 +1,185 @@
+"""Taking a batch of items in: fetch, decode, embed, store, and only then write the outcomes.
+
+Any of it may happen twice, since messages are delivered at least once. The store recognises an
+item by its origin, so an image that this item brought stays "indexed" at the second delivery, and
+an outcome in the ledger is never overwritten.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from store import Inserted, NewImage
+from workers.decode import Decoded
+from workers.decoders import ToDecode
+from workers.dispatch import Dispatcher
+from workers.errors import WorkerError
+from workers.fetch import Fetcher
+from workers.files import Files, writing
+from workers.ledger import Outcome, Work
+from workers.records import Failure, ItemState, Problem
+from workers.references import path_of
+from workers.resources import Resources
+
+# Fetches of one batch at a time. They wait for other people's servers, so threads cost little,
+# and few enough go to one host at once to be polite.
+_FETCHES = 4
+
+
+@dataclass(frozen=True)
+class _Fed:
+    """An item whose file is at hand."""
+
+    work: Work
+    file: ToDecode
+
+
+def ingest(
+    resources: Resources, dispatcher: Dispatcher, job_id: str, item_ids: Sequence[int]
+) -> None:
+    """Work off one message: give every item that has none its outcome, and send the next ones.
+
+    Args:
+        item_ids: Items of one job.
+    """
+    items = resources.ledger.items
+    claim = items.claim(job_id, item_ids)
+    dispatcher.one_by_one(job_id, claim.suspects)
+    hopeless = [work for work in claim.works if work.attempts > resources.settings.max_attempts]
+    works = [work for work in claim.works if work not in hopeless]
+    outcomes = [_given_up(work) for work in hopeless] + take_in(resources, works)
+    items.finish(outcomes)
+    _tidy(resources.files, claim.works)
+    if not resources.ledger.jobs.settle(job_id):
+        dispatcher.pump(job_id)
+
+
+def take_in(resources: Resources, works: Sequence[Work]) -> list[Outcome]:
+    """Take items into the collection.
+
+    Returns:
+        One outcome per item, in any order. Those that are indexed are durable by then.
+    """
+    fed, failed = _feed(resources, works)
+    decoded = resources.decoders.decode([entry.file for entry in fed])
+    good: list[tuple[Work, Decoded]] = []
+    for entry, result in zip(fed, decoded, strict=True):
+        if isinstance(result, Failure):
+            failed.append(_failure(entry.work, result))
+        else:
+            good.append((entry.work, result))
+    return failed + (_store(resources, good) if good else [])
+
+
+def _feed(resources: Resources, works: Sequence[Work]) -> tuple[list[_Fed], list[Outcome]]:
+    """Bring the files of all items within reach of the decoders."""
+    fed: list[_Fed] = []
+    failed: list[Outcome] = []
+    with ThreadPoolExecutor(_FETCHES) as threads:
+        paths = threads.map(lambda work: _path(resources, work), works)
+        for work, path in zip(works, paths, strict=True):
+            if isinstance(path, Failure):
+                failed.append(_failure(work, path))
+            else:
+                fed.append(_Fed(work, ToDecode(path, work.source)))
+    return fed, failed
+
+
+def _path(resources: Resources, work: Work) -> Path | Failure:
+    kind, _, rest = work.ref.partition(":")
+    if kind == "file":
+        return path_of(work.ref)
+    if kind == "spool":
+        return resources.files.spooled(rest)
+    try:
+        return fetch_to_spool(
+            resources.fetcher,
+            resources.files,
+            work.ref,
+            name=_spool_name(work),
+            max_bytes=resources.settings.max_image_bytes,
+        )
+    except WorkerError as error:
+        return Failure.of(error)
+
+
+def fetch_to_spool(fetcher: Fetcher, files: Files, url: str, *, name: str, max_bytes: int) -> Path:
+    """Fetch a URL into a file of the spool and return its path.
+
+    Raises:
+        WorkerError: It cannot be had, see :meth:`workers.fetch.Fetcher.fetch`.
+    """
+    path = files.spooled(name)
+    with writing(path) as sink:
+        fetcher.fetch(url, sink, max_bytes=max_bytes)
+    return path
+
+
+def _store(resources: Resources, good: Sequence[tuple[Work, Decoded]]) -> list[Outcome]:
+    embedding = resources.engine.embed(np.stack([decoded.pixels for _, decoded in good]))
+    now = time.time()
+    batch = [
+        NewImage(
+            id=decoded.id,
+            code=code,
+            feature=feature,
+            source=work.source,
+            origin=work.origin,
+            added_at=now,
+            width_px=decoded.width_px,
+            height_px=decoded.height_px,
+            format=decoded.format,
+            size_bytes=decoded.size_bytes,
+        )
+        for (work, decoded), code, feature in zip(
+            good, embedding.codes, embedding.features, strict=True
+        )
+    ]
+    _keep_uploads(resources.files, good)
+    inserted = resources.shards.insert(batch)
+    return [_stored(work, entry) for (work, _), entry in zip(good, inserted, strict=True)]
+
+
+def _stored(work: Work, inserted: Inserted) -> Outcome:
+    state = ItemState.INDEXED if inserted.created else ItemState.DUPLICATE
+    return Outcome(work.id, state, image_id=inserted.id)
+
+
+def _failure(work: Work, failure: Failure) -> Outcome:
+    return Outcome(work.id, failure.state, problem=failure.problem)
+
+
+def _given_up(work: Work) -> Outcome:
+    problem = Problem(
+        "worker_died",
+        f"{work.source} was taken up {work.attempts - 1} times and its worker died each time.",
+        "Save it in another format; if it opens elsewhere, please report it.",
+    )
+    return Outcome(work.id, ItemState.FAILED, problem=problem)
+
+
+def _spool_name(work: Work) -> str:
+    """Return the name of an item's file in the spool; empty for one that stays where it is."""
+    kind, _, rest = work.ref.partition(":")
+    if kind == "spool":
+        return rest
+    return "" if kind == "file" else f"item-{work.id}"
+
+
+def _keep_uploads(files: Files, good: Sequence[tuple[Work, Decoded]]) -> None:
+    for work, decoded in good:
+        if work.ref.startswith("spool:"):
+            files.keep_original(files.spooled(_spool_name(work)), decoded.id)
+
+
+def _tidy(files: Files, works: Sequence[Work]) -> None:
+    """Empty the spool of what has its outcome; until then a second delivery may need it."""
+    for work in works:
+        if name := _spool_name(work):
+            files.drop(files.spooled(name))

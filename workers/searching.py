@@ -1,0 +1,261 @@
+"""Answering a search: embed the query, fan out over groups of buckets, merge, and report.
+
+Effort trades time for recall with one number: ``250 * 2**effort`` images are compared by feature,
+at least four times as many as are asked for, and at 10 every image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from celery import Celery
+from celery.exceptions import TimeoutError as NoAnswer
+from celery.result import AsyncResult, allow_join_result
+from numpy.typing import NDArray
+
+from store import Partial, Query, merge
+from workers.app import PROBE
+from workers.decoders import ToDecode
+from workers.dispatch import broker_errors
+from workers.errors import Failed, NotFound, Rejected, WorkerError
+from workers.ingest import fetch_to_spool
+from workers.ledger import SearchWork
+from workers.records import Failure, ItemState, Problem, SearchState
+from workers.resources import Resources
+from workers.settings import Settings
+
+MIN_EFFORT, DEFAULT_EFFORT, MAX_EFFORT = 1, 4, 10
+DEFAULT_K = 24
+
+
+def candidates_for(effort: int, k: int) -> int | None:
+    """Return how many images to compare by feature; ``None`` means every one."""
+    return None if effort >= MAX_EFFORT else max(250 * 2**effort, 4 * k)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The merged answer of those shards and groups that answered in time."""
+
+    merged: Partial
+    asked: int
+    answered: int
+    shards_answered: int
+
+
+def search(resources: Resources, app: Celery, ticket: str) -> None:
+    """Work off one search: whatever happens, its ticket gets an end."""
+    searches = resources.ledger.searches
+    work = searches.claim(ticket)
+    if work is None:
+        return
+    try:
+        _give_up_if_hopeless(work, resources.settings)
+        state, result = _answer(resources, app, work)
+    except WorkerError as error:
+        searches.finish(ticket, SearchState.FAILED, problem=Problem.of(error))
+    else:
+        searches.finish(ticket, state, result=result)
+    _tidy(resources, work)
+
+
+def probe(resources: Resources, shard: int, group: int, groups: int, query: Query) -> Partial:
+    """Search one group of one shard's buckets."""
+    return resources.shards[shard].search(query, group=group, groups=groups)
+
+
+def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: float) -> Answer:
+    """Send a query to every group of every shard and merge what comes back in time.
+
+    Raises:
+        Failed: Nothing came back.
+        Unavailable: The broker does not answer.
+    """
+    deadline = time.monotonic() + timeout_s
+    vector = query.feature.astype("<f4").tobytes()
+    with broker_errors(), allow_join_result():
+        results = [
+            app.send_task(
+                "probe",
+                args=(
+                    shard,
+                    group,
+                    groups,
+                    query.code.tobytes(),
+                    vector,
+                    query.k,
+                    query.candidates,
+                ),
+                queue=PROBE,
+                expires=timeout_s,
+                ignore_result=False,
+            )
+            for shard in range(shards)
+            for group in range(groups)
+        ]
+        partials = [_collect(result, deadline) for result in results]
+    return _merged(partials, query.k, groups)
+
+
+def _merged(partials: Sequence[Partial | None], k: int, groups: int) -> Answer:
+    answered = [partial for partial in partials if partial is not None]
+    if not answered:
+        raise Failed(
+            "No probe worker answered in time.",
+            remedy="Start one with `lookalike worker`, or raise LOOKALIKE_SEARCH_TIMEOUT_S.",
+            code="no_answer",
+        )
+    of_shards = [partials[first : first + groups] for first in range(0, len(partials), groups)]
+    return Answer(
+        merged=merge(answered, k),
+        asked=len(partials),
+        answered=len(answered),
+        shards_answered=sum(None not in of_shard for of_shard in of_shards),
+    )
+
+
+def _collect(result: AsyncResult, deadline: float) -> Partial | None:
+    try:
+        return Partial.from_dict(result.get(timeout=max(0.0, deadline - time.monotonic())))
+    except NoAnswer:
+        return None
+    finally:
+        result.forget()
+
+
+class _Stopwatch:
+    """Times of the stages of one search, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.timings_ms: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_ms[name] = round((time.perf_counter() - begin) * 1000, 3)
+
+
+def _answer(
+    resources: Resources, app: Celery, work: SearchWork
+) -> tuple[SearchState, dict[str, Any]]:
+    watch = _Stopwatch()
+    settings = resources.settings
+    code, feature = _embed(resources, work, watch)
+    query = Query(
+        code=code, feature=feature, k=work.k, candidates=candidates_for(work.effort, work.k)
+    )
+    with watch.stage("fan_out"):
+        answer = fan_out(
+            app,
+            query,
+            shards=settings.shards,
+            groups=settings.probe_groups,
+            timeout_s=settings.search_timeout_s,
+        )
+    whole = answer.answered == answer.asked
+    result = {
+        "hits": [
+            {"rank": rank, **asdict(hit)} for rank, hit in enumerate(answer.merged.hits, start=1)
+        ],
+        "report": _report(resources, work, answer, watch.timings_ms),
+    }
+    return SearchState.DONE if whole else SearchState.PARTIAL, result
+
+
+def _report(
+    resources: Resources, work: SearchWork, answer: Answer, timings_ms: dict[str, float]
+) -> dict[str, Any]:
+    merged = answer.merged
+    whole = answer.answered == answer.asked
+    return {
+        "bundle": resources.bundle.id,
+        "effort": work.effort,
+        "shards_asked": resources.settings.shards,
+        "shards_answered": answer.shards_answered,
+        "groups_asked": answer.asked,
+        "groups_answered": answer.answered,
+        "buckets": merged.buckets,
+        # What a silent group holds is not known to be farther away than anything.
+        "radius": merged.radius if whole else -1,
+        "complete": merged.complete and whole,
+        "candidates": merged.candidates,
+        "reranked": merged.reranked,
+        "timings_ms": {
+            "queued": round((work.started_at - work.created_at) * 1000, 3),
+            **timings_ms,
+            **{f"probe_{stage}": round(ms, 3) for stage, ms in merged.timings_ms.items()},
+            "total": round((time.time() - work.created_at) * 1000, 3),
+        },
+    }
+
+
+def _embed(
+    resources: Resources, work: SearchWork, watch: _Stopwatch
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    kind, _, rest = work.ref.partition(":")
+    if kind == "image":
+        vectors = resources.shards.vectors(rest)
+        if vectors is None:
+            raise NotFound(f"There is no image {rest}.", remedy="It may have been deleted.")
+        return vectors
+    with watch.stage("fetch"):
+        path = _query_file(resources, work)
+    with watch.stage("decode"):
+        file = ToDecode(path, _label(work), ticket=work.ticket)
+        decoded = resources.decoders.decode([file])[0]
+    if isinstance(decoded, Failure):
+        raise _as_error(decoded)
+    with watch.stage("network"):
+        embedding = resources.engine.embed(decoded.pixels[np.newaxis])
+    return embedding.codes[0], embedding.features[0]
+
+
+def _query_file(resources: Resources, work: SearchWork) -> Path:
+    kind, _, rest = work.ref.partition(":")
+    if kind == "spool":
+        return resources.files.spooled(rest)
+    return fetch_to_spool(
+        resources.fetcher,
+        resources.files,
+        work.ref,
+        name=_spool_name(work),
+        max_bytes=resources.settings.max_image_bytes,
+    )
+
+
+def _label(work: SearchWork) -> str:
+    return "The query image" if work.ref.startswith("spool:") else work.ref
+
+
+def _spool_name(work: SearchWork) -> str:
+    kind, _, rest = work.ref.partition(":")
+    return rest if kind == "spool" else f"query-{work.ticket}"
+
+
+def _tidy(resources: Resources, work: SearchWork) -> None:
+    if not work.ref.startswith("image:"):
+        resources.files.drop(resources.files.spooled(_spool_name(work)))
+
+
+def _as_error(failure: Failure) -> WorkerError:
+    kind = Rejected if failure.state is ItemState.REJECTED else Failed
+    problem = failure.problem
+    return kind(problem.message, remedy=problem.remedy, code=problem.code)
+
+
+def _give_up_if_hopeless(work: SearchWork, settings: Settings) -> None:
+    if work.attempts > settings.max_attempts:
+        raise Failed(
+            f"This search was taken up {work.attempts - 1} times and its worker died each time.",
+            remedy="Try another form of the image.",
+            code="worker_died",
+        )

@@ -1,0 +1,167 @@
+"""The shards of a collection: which image lives where, and all of them as one."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from store import Image, Inserted, NewImage, Shard, StoreSpec
+from workers.errors import InvalidRequest, SettingsError
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Recent:
+    """A page of images, the latest first.
+
+    Attributes:
+        next: Where the next page starts; ``None`` at the end.
+    """
+
+    images: list[Image]
+    next: str | None
+
+
+class Shards:
+    """The LMDB environments below a data directory, opened on first use.
+
+    Args:
+        count: Number of shards. An image's shard follows from its id, so this stays as it was
+            when the collection was begun.
+
+    Raises:
+        SettingsError: The collection has another number of shards.
+    """
+
+    def __init__(self, root: Path, bundle: Bundle, *, count: int) -> None:
+        self._root = root
+        self._spec = StoreSpec(
+            bundle_id=bundle.id,
+            bits=bundle.bits,
+            dims=bundle.dims,
+            metric=bundle.metric,
+            centres=bundle.centres,
+        )
+        self._open: dict[int, Shard] = {}
+        self._lock = threading.Lock()
+        self.count = count
+        _check_count(root, count)
+
+    def __getitem__(self, index: int) -> Shard:
+        """Return a shard, open."""
+        with self._lock:
+            if index not in self._open:
+                self._open[index] = Shard.open(self._path(index), self._spec)
+            return self._open[index]
+
+    def of(self, image_id: str) -> Shard:
+        """Return the shard that an image belongs to."""
+        return self[self._index_of(image_id)]
+
+    def insert(self, batch: Sequence[NewImage]) -> list[Inserted]:
+        """Insert images, one durable transaction per shard; answers are in the batch's order."""
+        return self._spread(batch, lambda image: image.id, Shard.insert)
+
+    def delete(self, image_ids: Sequence[str]) -> list[bool]:
+        """Delete images; tells of each whether it was there."""
+        return self._spread(image_ids, lambda image_id: image_id, Shard.delete)
+
+    def get(self, image_id: str) -> Image | None:
+        """Return an image's record, or ``None``."""
+        return self.of(image_id).get(image_id)
+
+    def vectors(self, image_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
+        """Return an image's code, shape=(W,), and feature, shape=(D,), or ``None``."""
+        return self.of(image_id).vectors(image_id)
+
+    def images(self) -> int:
+        """Return how many images there are."""
+        return sum(self[index].count() for index in range(self.count))
+
+    def recent(self, limit: int, before: str | None = None) -> Recent:
+        """Return a page of the latest images.
+
+        Args:
+            limit: Most images to return.
+            before: ``next`` of the page before.
+
+        Raises:
+            InvalidRequest: ``before`` is not such a value.
+        """
+        cursors = self._cursors(before)
+        pages = [
+            [(index, image) for image in self[index].recent(limit, cursors[index])]
+            for index in range(self.count)
+        ]
+        merged = heapq.merge(*pages, key=lambda entry: -entry[1].added_at)
+        taken = [entry for entry, _ in zip(merged, range(limit), strict=False)]
+        for index, image in taken:
+            cursors[index] = image.row
+        more = len(taken) == limit
+        return Recent([image for _, image in taken], _joined(cursors) if more else None)
+
+    def close(self) -> None:
+        """Close all shards."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close()
+
+    def _spread(
+        self,
+        entries: Sequence[T],
+        id_of: Callable[[T], str],
+        act: Callable[[Shard, list[T]], Sequence[A]],
+    ) -> list[A]:
+        """Act on entries shard by shard; the answers come in the order of the entries."""
+        places: dict[int, list[int]] = {}
+        for place, entry in enumerate(entries):
+            places.setdefault(self._index_of(id_of(entry)), []).append(place)
+        answers: dict[int, A] = {}
+        for index, of_shard in places.items():
+            given = act(self[index], [entries[place] for place in of_shard])
+            answers.update(zip(of_shard, given, strict=True))
+        return [answers[place] for place in range(len(entries))]
+
+    def _path(self, index: int) -> Path:
+        return self._root / f"{index}-of-{self.count}"
+
+    def _index_of(self, image_id: str) -> int:
+        return int(image_id[:8], 16) % self.count
+
+    def _cursors(self, before: str | None) -> list[int | None]:
+        if before is None:
+            return [None] * self.count
+        try:
+            cursors = [int(part) if part else None for part in before.split(".")]
+        except ValueError:
+            cursors = []
+        if len(cursors) != self.count:
+            raise InvalidRequest(
+                f"{before[:40]!r} is not a place in the list.",
+                remedy="Use the `next` of the page before.",
+            )
+        return cursors
+
+
+def _joined(cursors: Sequence[int | None]) -> str:
+    return ".".join("" if cursor is None else str(cursor) for cursor in cursors)
+
+
+def _check_count(root: Path, count: int) -> None:
+    found = {path.name.partition("-of-")[2] for path in root.glob("*-of-*")} - {str(count)}
+    if found:
+        present = found.pop()
+        raise SettingsError(
+            f"The collection at {root} has {present} shards and LOOKALIKE_SHARDS is {count}.",
+            remedy=f"Set LOOKALIKE_SHARDS={present}, or begin a new collection in another folder.",
+        )

@@ -1,0 +1,44 @@
+"""The Celery tasks. Each decodes its arguments, calls a plain function, and is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from celery import Celery
+
+from store import Query
+from workers import crawl, ingest, searching
+from workers.dispatch import Dispatcher
+from workers.resources import Resources
+
+
+def register(app: Celery, resources: Resources) -> None:
+    """Give an application its tasks, working with these resources."""
+
+    def dispatcher() -> Dispatcher:
+        return Dispatcher(app, resources.ledger, resources.settings)
+
+    @app.task(name="search")
+    def search(ticket: str) -> None:
+        searching.search(resources, app, ticket)
+
+    @app.task(name="probe")
+    def probe(
+        shard: int, group: int, groups: int, code: bytes, feature: bytes, k: int, candidates: int
+    ) -> dict[str, Any]:
+        query = Query(
+            code=np.frombuffer(code, np.uint8),
+            feature=np.frombuffer(feature, "<f4"),
+            k=k,
+            candidates=candidates,
+        )
+        return searching.probe(resources, shard, group, groups, query).to_dict()
+
+    @app.task(name="ingest")
+    def ingest_items(job_id: str, item_ids: list[int]) -> None:
+        ingest.ingest(resources, dispatcher(), job_id, item_ids)
+
+    @app.task(name="crawl")
+    def crawl_step(job_id: str) -> None:
+        crawl.step(resources, dispatcher(), job_id)
