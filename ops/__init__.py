@@ -1,0 +1,1 @@
+"""Command line, deployment, benchmarks, drills and set-up."""
