@@ -15,13 +15,14 @@ SEARCH, PROBE, INGEST, INGEST_LIVE, CRAWL = QUEUES = (
     "crawl",
 )
 
-# How long the in-memory transport sleeps when its queues are empty. It has no other way to wait.
-_MEMORY_POLL_S = 0.004
-
 
 def make_app(settings: Settings) -> Celery:
     """Return a Celery application for the broker in the settings; nothing is connected yet."""
-    app = Celery("lookalike", broker=settings.broker_url, backend="rpc://", set_as_current=False)
+    # Without a host kombu warns on every connection.
+    broker_url = "memory://localhost//" if settings.embedded else settings.broker_url
+    app = Celery("lookalike", broker=broker_url, backend="rpc://", set_as_current=False)
+    if settings.embedded:
+        app.conf.broker_transport = "workers.transport:Transport"
     exchange = Exchange("lookalike", type="direct", durable=True)
     app.conf.update(
         task_queues=[Queue(name, exchange, routing_key=name, durable=True) for name in QUEUES],
@@ -40,7 +41,8 @@ def make_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         result_expires=60,
         broker_connection_retry_on_startup=True,
-        broker_transport_options=_transport_options(settings),
+        # A publish returns when the broker has the message, not when the socket took it.
+        broker_transport_options={"confirm_publish": True},
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_max": 0.5},
         # The site and the ledger tell how things stand; nobody listens to these.
         worker_enable_remote_control=False,
@@ -48,10 +50,3 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
     )
     return app
-
-
-def _transport_options(settings: Settings) -> dict[str, object]:
-    if settings.embedded:
-        return {"polling_interval": _MEMORY_POLL_S}
-    # A publish returns when the broker has the message, not when the socket took it.
-    return {"confirm_publish": True}

@@ -12,7 +12,6 @@ from typing import Any, BinaryIO, Self, TypeVar
 from PIL import Image as PillowImage
 
 from store import Image
-from workers import tasks
 from workers.app import make_app
 from workers.crawl import no_such_folder
 from workers.decode import ID_BYTES, image_id_of, read_file
@@ -29,6 +28,7 @@ from workers.resources import Resources
 from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
 from workers.settings import Settings
 from workers.shards import Recent
+from workers.tasks import app_for
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +77,10 @@ class Client:
         """
         resources = Resources(settings, decoders=settings.decoders)
         try:
-            app = make_app(settings)
-            tasks.register(app, resources)
-            dispatcher = Dispatcher(app, resources.ledger, settings)
+            dispatcher = Dispatcher(make_app(settings), resources.ledger, settings)
             client = cls(resources, dispatcher, trusted=trusted)
             if settings.embedded:
-                client._embed(EmbeddedWorkers(app), serve=serve)
+                client._embed(EmbeddedWorkers(lambda: app_for(resources)), serve=serve)
             if serve:
                 client._keep_house()
         except BaseException:

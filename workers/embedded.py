@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from celery import Celery
 from celery.worker import WorkController
@@ -30,13 +30,14 @@ class EmbeddedWorkers:
     process.
 
     Args:
-        app: Application with its tasks registered.
+        make_app: Makes an application with its tasks registered. Every worker gets one of its
+            own, because an application remembers one choice of queues to consume.
     """
 
     _only = threading.Lock()
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, make_app: Callable[[], Celery]) -> None:
+        self._make_app = make_app
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -49,7 +50,7 @@ class EmbeddedWorkers:
             raise Unavailable("This process already runs embedded workers.")
         worker_state.should_stop = None
         # The in-memory queues belong to the process: what an earlier run left there is stale.
-        self._app.control.purge()
+        self._make_app().control.purge()
         ready = [self._start_thread(lane, number) for lane, number in _each(LANES)]
         for started in ready:
             if not started.wait(_START_TIMEOUT_S):
@@ -78,8 +79,11 @@ class EmbeddedWorkers:
 
     def _run(self, lane: Lane, name: str, ready: threading.Event) -> None:
         try:
+            # Celery finds a message's application by the thread that works on it.
+            app = self._make_app()
+            app.set_current()
             worker = WorkController(
-                app=self._app,
+                app=app,
                 hostname=f"{name}@embedded",
                 queues=list(lane.queues),
                 pool_cls="solo",

@@ -9,21 +9,23 @@ from celery import Celery
 
 from store import Query
 from workers import crawl, ingest, searching
+from workers.app import make_app
 from workers.dispatch import Dispatcher
 from workers.resources import Resources
 
 
-def register(app: Celery, resources: Resources) -> None:
-    """Give an application its tasks, working with these resources."""
+def app_for(resources: Resources) -> Celery:
+    """Return an application whose tasks work with these resources."""
+    app = make_app(resources.settings)
 
     def dispatcher() -> Dispatcher:
         return Dispatcher(app, resources.ledger, resources.settings)
 
-    @app.task(name="search")
+    @app.task(name="search", shared=False)
     def search(ticket: str) -> None:
         searching.search(resources, app, ticket)
 
-    @app.task(name="probe")
+    @app.task(name="probe", shared=False)
     def probe(
         shard: int, group: int, groups: int, code: bytes, feature: bytes, k: int, candidates: int
     ) -> dict[str, Any]:
@@ -35,10 +37,12 @@ def register(app: Celery, resources: Resources) -> None:
         )
         return searching.probe(resources, shard, group, groups, query).to_dict()
 
-    @app.task(name="ingest")
+    @app.task(name="ingest", shared=False)
     def ingest_items(job_id: str, item_ids: list[int]) -> None:
         ingest.ingest(resources, dispatcher(), job_id, item_ids)
 
-    @app.task(name="crawl")
+    @app.task(name="crawl", shared=False)
     def crawl_step(job_id: str) -> None:
         crawl.step(resources, dispatcher(), job_id)
+
+    return app

@@ -1,0 +1,65 @@
+"""One worker process of one lane, as it runs against RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+
+from workers.dispatch import Dispatcher
+from workers.housekeeping import Housekeeper
+from workers.lanes import Lane
+from workers.resources import Resources
+from workers.settings import Settings
+from workers.tasks import app_for
+
+BULK_LANE = "bulk"
+
+
+def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
+    """Take messages of a lane until SIGTERM or SIGINT.
+
+    On the first signal the worker stops taking messages, finishes and acknowledges the one at
+    work, closes store and ledger, and then the broker's connection. A second signal ends it at
+    once; what was at work is delivered again.
+
+    Args:
+        settings: Everything that can be set; the broker must not be the embedded one.
+        lane: Which queues to serve.
+        number: Tells the workers of one lane apart, in logs and in the broker.
+
+    Raises:
+        WorkerError: A setting, the model bundle, the store or the ledger cannot be used.
+    """
+    os.nice(lane.niceness)
+    decoders = settings.decoders if lane.name == BULK_LANE else 1
+    with Resources(settings, decoders=decoders) as resources:
+        _open_early(resources, lane)
+        app = app_for(resources)
+        keeper = Housekeeper(
+            Dispatcher(app, resources.ledger, settings),
+            resources.ledger,
+            resources.files,
+            settings,
+        )
+        if lane.name == BULK_LANE:
+            keeper.start()
+        try:
+            worker = app.Worker(
+                hostname=f"{lane.name}-{number}@%h",
+                queues=list(lane.queues),
+                pool="solo",
+                concurrency=1,
+                prefetch_multiplier=lane.prefetch,
+                loglevel="WARNING",
+                without_gossip=True,
+                without_mingle=True,
+                without_heartbeat=True,
+            )
+            worker.start()
+        finally:
+            keeper.close()
+
+
+def _open_early(resources: Resources, lane: Lane) -> None:
+    """Open what the lane needs, so that what is wrong shows at start and the first is not slow."""
+    if lane.name == "probe":
+        resources.shards[0].count()
