@@ -52,7 +52,7 @@ class Transport(memory.Transport):
 
     Channel = Channel
 
-    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
+    def drain_events(self, _connection: Any, timeout: float | None = None) -> None:  # type: ignore[override]
         """Deliver one message, waiting a moment for it if need be.
 
         Raises:
