@@ -1,0 +1,148 @@
+// The jobs page: start a job, see all of them.
+
+import { get, post, query, upload } from "./api.js";
+import { badge, byId, clear, el, onFilesDropped, showProblem } from "./dom.js";
+import { isOpen, pause } from "./follow.js";
+import { bytes, count, duration, moment } from "./format.js";
+import { outcomeBar } from "./outcomes.js";
+
+const PAGE = 20;
+const REFRESH_MS = 1500;
+const KINDS = { upload: "files", urls: "addresses", crawl: "crawl", folder: "server folder" };
+
+const form = byId("new");
+let chosen = [];
+
+// --- starting -----------------------------------------------------------------------------------
+
+const kind = () => new FormData(form).get("kind");
+const text = (id) => byId(id)?.value.trim() ?? "";
+
+function showPanel() {
+  for (const panel of form.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== kind();
+  clear(byId("problem"));
+}
+
+function choose(files) {
+  chosen = files.filter((file) => file.size > 0 && !file.name.startsWith("."));
+  const total = chosen.reduce((sum, file) => sum + file.size, 0);
+  byId("chosen").textContent = chosen.length ? `${count(chosen.length, "file")}, ${bytes(total)}` : "Choose images or drop them anywhere on this page";
+  form.elements.kind.value = "upload";
+  showPanel();
+}
+
+// One request holds a limited number of files and bytes, so a large choice becomes several jobs.
+function batches(files) {
+  const { maxBytes, maxFiles } = form.dataset;
+  const made = [];
+  let current = [];
+  let size = 0;
+  for (const file of files) {
+    if (current.length && (current.length >= Number(maxFiles) || size + file.size > Number(maxBytes) * 0.98)) {
+      made.push(current);
+      [current, size] = [[], 0];
+    }
+    current.push(file);
+    size += file.size;
+  }
+  return current.length ? [...made, current] : made;
+}
+
+async function sendFiles() {
+  if (!chosen.length) throw { message: "No images are chosen.", remedy: "Choose some, or drop them on the page." };
+  const all = batches(chosen);
+  let job;
+  for (const [index, files] of all.entries()) {
+    const body = new FormData();
+    const part = all.length > 1 ? ` (part ${index + 1} of ${all.length})` : "";
+    body.append("label", (text("label") || count(chosen.length, "file")) + part);
+    for (const file of files) body.append("files", file, file.name);
+    job = await upload("/jobs", body, (done) => {
+      byId("sending").textContent = `Sending ${Math.floor(100 * done)} %${part}`;
+    });
+  }
+  return all.length > 1 ? null : job;
+}
+
+function jsonBody() {
+  const common = { kind: kind(), ...(text("label") && { label: text("label") }) };
+  if (common.kind === "urls") return { ...common, urls: text("urls").split(/\s+/).filter(Boolean) };
+  if (common.kind === "folder") return { ...common, path: text("path") };
+  return { ...common, seed: text("seed"), max_depth: byId("depth").valueAsNumber, max_pages: byId("max-pages").valueAsNumber };
+}
+
+async function start(event) {
+  event.preventDefault();
+  clear(byId("problem"));
+  const button = form.querySelector("button[type=submit]");
+  button.disabled = true;
+  try {
+    const job = kind() === "upload" ? await sendFiles() : await post("/jobs", jsonBody());
+    if (job) location.assign(`/jobs/${encodeURIComponent(job.id)}`);
+    else await refresh();
+  } catch (error) {
+    showProblem(byId("problem"), error);
+  } finally {
+    button.disabled = false;
+    clear(byId("sending"));
+  }
+}
+
+// --- listing ------------------------------------------------------------------------------------
+
+function jobRow(job) {
+  const eta = isOpen(job) && job.eta_s !== null ? ` · ${duration(job.eta_s)} left` : "";
+  const bad = job.counts.rejected + job.counts.failed;
+  return el(
+    "li",
+    {},
+    el(
+      "a",
+      { class: "job", href: `/jobs/${encodeURIComponent(job.id)}` },
+      el("span", { class: "name" }, job.label || job.id),
+      badge(job.state),
+      el("span", { class: "quiet what" }, `${KINDS[job.kind]} · ${moment(job.created_at)} · ${count(job.counts.submitted, "item")}${eta}`, bad > 0 && el("span", { class: "bad" }, ` · ${count(bad, "problem")}`)),
+      outcomeBar(job.counts),
+    ),
+  );
+}
+
+let rows = PAGE;
+let jobs = [];
+
+function showList() {
+  const focused = document.activeElement?.closest("a.job")?.getAttribute("href");
+  byId("list").replaceChildren(...jobs.map(jobRow));
+  if (focused) byId("list").querySelector(`[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
+async function refresh() {
+  try {
+    const page = await get(`/jobs${query({ limit: rows })}`);
+    jobs = page.jobs;
+    showList();
+    byId("none").hidden = jobs.length > 0;
+    byId("more").hidden = page.next === null;
+    clear(byId("list-problem"));
+  } catch (error) {
+    showProblem(byId("list-problem"), error);
+  }
+}
+
+async function keepFresh() {
+  for (;;) {
+    if (!document.hidden) await refresh();
+    await pause(jobs.some(isOpen) ? REFRESH_MS : 4 * REFRESH_MS);
+  }
+}
+
+form.addEventListener("submit", start);
+for (const radio of form.elements.kind) radio.addEventListener("change", showPanel);
+for (const id of ["files", "folder-files"]) byId(id).addEventListener("change", (event) => choose([...event.target.files]));
+byId("more").addEventListener("click", () => {
+  rows += PAGE;
+  refresh();
+});
+onFilesDropped(choose, byId("drop"));
+showPanel();
+keepFresh();

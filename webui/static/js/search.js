@@ -1,0 +1,296 @@
+// The search page: ask, follow the ticket, show the answer.
+
+import { post, remove } from "./api.js";
+import { badge, byId, clear, el, onFilesDropped, showProblem, sourceNode } from "./dom.js";
+import { follow, isOpen } from "./follow.js";
+import { count, duration, milliseconds, moment, number } from "./format.js";
+import { describe, originalLink, searchPath, sourceLine, thumbnail } from "./imagecard.js";
+import { reportNode } from "./report.js";
+import { status } from "./status.js";
+
+const WAIT_S = 2;
+const TICK_MS = 100;
+const FINISHED = new Set(["done", "partial"]);
+
+const files = new Map(); // ticket -> File, to search again with other options
+let shown = null; // the search on the page
+let controller = new AbortController();
+
+const wide = matchMedia("(min-width: 60rem)"); // the style sheet shows the options there
+
+// --- asking -------------------------------------------------------------------------------------
+
+function options() {
+  return { k: byId("k").valueAsNumber, effort: byId("effort").valueAsNumber };
+}
+
+function bodyOf(asked) {
+  if (!asked.file) return { ...asked, ...options() };
+  const form = new FormData();
+  for (const [name, value] of Object.entries(options())) form.append(name, value);
+  form.append("file", asked.file, asked.file.name || "pasted image");
+  return form;
+}
+
+function begin() {
+  if (!wide.matches) byId("options").open = false;
+  controller.abort();
+  controller = new AbortController();
+  for (const id of ["problem", "hits", "report", "actions", "state", "query"]) clear(byId(id));
+  byId("answer").hidden = false;
+  document.body.classList.add("answered");
+  return controller.signal;
+}
+
+async function ask(asked, { replace = false } = {}) {
+  const signal = begin();
+  showQuery({ label: asked.file?.name ?? asked.url ?? "" }, asked.file && filePreview(asked.file));
+  setState("sending");
+  let search;
+  try {
+    search = await post("/searches", bodyOf(asked), signal);
+  } catch (error) {
+    if (!signal.aborted) fail(error);
+    return;
+  }
+  if (asked.file) files.set(search.ticket, asked.file);
+  const address = `/?${new URLSearchParams({ ticket: search.ticket })}`;
+  history[replace ? "replaceState" : "pushState"]({}, "", address);
+  show(search);
+  followTicket(search.ticket, signal);
+}
+
+async function followTicket(ticket, signal, { atOnce = false } = {}) {
+  const path = `/searches/${encodeURIComponent(ticket)}`;
+  const onTrouble = (error) => showProblem(byId("problem"), { message: error.message, remedy: "It is tried again by itself." });
+  try {
+    for await (const search of follow(path, { wait: WAIT_S, atOnce, signal, onTrouble })) {
+      clear(byId("problem"));
+      show(search);
+    }
+  } catch (error) {
+    if (!signal.aborted) fail(error);
+  }
+}
+
+async function cancel(ticket) {
+  try {
+    show(await remove(`/searches/${encodeURIComponent(ticket)}`));
+  } catch (error) {
+    showProblem(byId("problem"), error);
+  }
+}
+
+// --- showing ------------------------------------------------------------------------------------
+
+function fail(error) {
+  stopClock();
+  shown = null;
+  setState(error.code === "unknown_ticket" ? "unknown" : "failed");
+  clear(byId("actions"));
+  showProblem(byId("problem"), error);
+}
+
+function show(search) {
+  const before = shown?.ticket === search.ticket ? shown.state : null;
+  shown = search;
+  if (before === null || (before !== search.state && !files.has(search.ticket))) showQuery(search.query, queryImage(search));
+  setState(search.state, stateText(search));
+  byId("actions").replaceChildren(...actionsFor(search));
+  if (!isOpen(search)) showOutcome(search);
+}
+
+function stateText(search) {
+  if (search.state === "queued") return search.position ? `${count(search.position, "search", "searches")} ahead` : "next in line";
+  if (!FINISHED.has(search.state)) return "";
+  const took = milliseconds((search.finished_at - search.created_at) * 1000);
+  return `${count(search.hits.length, "hit")} in ${took}`;
+}
+
+let clock = null;
+
+function setState(state, text = "") {
+  const open = ["sending", "queued", "running"].includes(state);
+  const line = el("p", { class: "state" }, badge(state), text && el("span", {}, text));
+  byId("state").replaceChildren(line);
+  byId("answer").setAttribute("aria-busy", String(open));
+  document.body.classList.toggle("busy", open);
+  if (open) startClock();
+  else stopClock();
+}
+
+// The clock is outside of the live region: a screen reader should not read every tenth of a second.
+function startClock() {
+  clock ??= { since: performance.now(), timer: setInterval(tick, TICK_MS) };
+  tick();
+}
+
+function tick() {
+  byId("elapsed").textContent = duration((performance.now() - clock.since) / 1000);
+}
+
+function stopClock() {
+  if (clock) clearInterval(clock.timer);
+  clock = null;
+  byId("elapsed").textContent = "";
+}
+
+function showQuery(query, image) {
+  const label = query.kind === "url" ? sourceNode(query.label) : el("span", { class: "path" }, queryLabel(query));
+  byId("query").replaceChildren(
+    el("figure", {}, image, el("figcaption", {}, el("span", { class: "quiet" }, "Searched with"), label)),
+  );
+}
+
+function queryLabel(query) {
+  return query.kind === "image" ? `stored image ${query.label.slice(0, 8)}…` : query.label;
+}
+
+function preview(source, whenLoaded = () => {}) {
+  const image = el("img", { src: source, alt: "The image that was searched with" });
+  image.addEventListener("load", whenLoaded, { once: true });
+  image.addEventListener("error", () => (whenLoaded(), image.remove()), { once: true });
+  return image;
+}
+
+function filePreview(file) {
+  const source = URL.createObjectURL(file);
+  return preview(source, () => URL.revokeObjectURL(source));
+}
+
+// The file that was chosen is at hand at once; the server has a small copy once it has decoded it.
+function queryImage(search) {
+  if (files.has(search.ticket)) return filePreview(files.get(search.ticket));
+  if (search.query.image_id) return preview(`/api/v1/images/${encodeURIComponent(search.query.image_id)}/thumbnail`);
+  return FINISHED.has(search.state) ? preview(`/api/v1/searches/${encodeURIComponent(search.ticket)}/thumbnail`) : null;
+}
+
+function actionsFor(search) {
+  if (isOpen(search)) return [el("button", { type: "button", class: "danger", onclick: () => cancel(search.ticket) }, "Cancel")];
+  const again = askedIn(search);
+  return [
+    again && el("button", { type: "button", onclick: () => ask(again) }, "Search again"),
+    FINISHED.has(search.state) && el("button", { type: "button", onclick: copyLink }, "Copy the link"),
+  ].filter(Boolean);
+}
+
+function askedIn(search) {
+  if (files.has(search.ticket)) return { file: files.get(search.ticket) };
+  if (search.query.image_id) return { image_id: search.query.image_id };
+  return search.query.kind === "url" ? { url: search.query.label } : null;
+}
+
+async function copyLink(event) {
+  const button = event.currentTarget;
+  try {
+    await navigator.clipboard.writeText(location.href);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Copy it from the address bar";
+  }
+}
+
+function showOutcome(search) {
+  if (search.report) byId("report").replaceChildren(reportNode(search.report));
+  byId("hits").replaceChildren(...search.hits.map(hitCard));
+  if (search.error) showProblem(byId("problem"), search.error);
+  else remark(search);
+  if (FINISHED.has(search.state)) byId("report").append(el("p", { class: "quiet" }, `Kept until ${moment(search.expires_at)}.`));
+}
+
+function remark(search) {
+  const say = (tone, message, remedy = "") => showProblem(byId("problem"), { message, remedy }, tone);
+  if (search.state === "partial") {
+    say("warn", "This answer is incomplete: a part of the collection did not answer in time.", "Nearer images may be missing. Search again; if it stays so, look at the workers.");
+  } else if (search.state === "expired") {
+    say("plain", "The result of this search is no longer kept.", "Search again with the same image.");
+  } else if (search.state === "cancelled") {
+    say("plain", "This search was cancelled.");
+  } else if (search.hits.length === 0) {
+    say("plain", "Nothing was found.", "The collection may be empty: add images on the jobs page.");
+  }
+}
+
+function hitCard(hit) {
+  const name = describe(hit);
+  const title = `distance ${hit.distance.toFixed(4)}, ${count(hit.hamming, "bit")} of the code differ`;
+  return el(
+    "li",
+    { class: "card" },
+    el("a", { class: "shot", href: searchPath(hit.id), title: "Search with this one", "aria-label": `Search with ${name}`, onclick: (event) => searchWith(event, hit.id) }, thumbnail(hit, "")),
+    el("div", { class: "under" }, el("span", { class: "distance", title }, el("span", { class: "sr" }, `Hit ${number(hit.rank)}, distance `), hit.distance.toFixed(3)), originalLink(hit)),
+    el("div", { class: "under quiet" }, sourceLine(hit)),
+  );
+}
+
+function searchWith(event, imageId) {
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+  event.preventDefault();
+  scrollTo({ top: 0 });
+  ask({ image_id: imageId });
+}
+
+// --- the form -----------------------------------------------------------------------------------
+
+function showEffort() {
+  const input = byId("effort");
+  const candidates = JSON.parse(input.dataset.candidates)[input.valueAsNumber - 1];
+  byId("effort-value").textContent = input.value;
+  byId("effort-help").textContent =
+    candidates === null
+      ? "Compares every image: the slowest, and sure to find the nearest."
+      : `Compares the ${number(candidates)} likeliest images. More effort finds more and takes longer.`;
+}
+
+function askWithFiles(chosen) {
+  const image = chosen.find((file) => file.type.startsWith("image/")) ?? chosen[0];
+  if (image) ask({ file: image });
+}
+
+function listen() {
+  byId("effort").addEventListener("input", showEffort);
+  byId("file").addEventListener("change", (event) => {
+    askWithFiles([...event.target.files]);
+    event.target.value = ""; // so that the same file can be chosen again
+  });
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const url = byId("url").value.trim();
+    if (url) ask({ url });
+    else byId("url").focus();
+  });
+  document.addEventListener("paste", (event) => {
+    const pasted = [...event.clipboardData.files];
+    if (!pasted.length) return;
+    event.preventDefault();
+    askWithFiles(pasted);
+  });
+  onFilesDropped(askWithFiles, byId("drop"));
+  addEventListener("popstate", open);
+  wide.addEventListener("change", () => wide.matches && (byId("options").open = true));
+}
+
+function reset() {
+  controller.abort();
+  stopClock();
+  shown = null;
+  byId("answer").hidden = true;
+  document.body.classList.remove("answered", "busy");
+}
+
+function open() {
+  const address = new URLSearchParams(location.search);
+  if (address.get("image")) ask({ image_id: address.get("image") }, { replace: true });
+  else if (address.get("ticket")) followTicket(address.get("ticket"), begin(), { atOnce: true });
+  else reset();
+}
+
+async function tellIfEmpty() {
+  const { images } = await status.catch(() => ({ images: null }));
+  byId("empty").hidden = images !== 0;
+}
+
+showEffort();
+listen();
+open();
+tellIfEmpty();
