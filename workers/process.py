@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from workers.dispatch import Dispatcher
 from workers.housekeeping import Housekeeper
@@ -44,7 +45,8 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
             keeper.start()
         try:
             worker = app.Worker(
-                hostname=f"{lane.name}-{number}@%h",
+                hostname=f"{lane.name}-{number}@{socket.gethostname()}",
+                quiet=True,
                 queues=list(lane.queues),
                 pool="solo",
                 concurrency=1,
