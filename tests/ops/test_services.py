@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 from sqlalchemy import create_engine, text
 
 from ops import services
