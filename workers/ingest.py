@@ -7,6 +7,7 @@ an outcome in the ledger is never overwritten.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,9 @@ from workers.ledger import Outcome, Work
 from workers.records import Failure, ItemState, Problem
 from workers.references import path_of
 from workers.resources import Resources
+from workers.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 # Fetches of one batch at a time. They wait for other people's servers, so threads cost little,
 # and few enough go to one host at once to be polite.
@@ -49,32 +53,50 @@ def ingest(
         item_ids: Items of one job.
     """
     items = resources.ledger.items
-    claim = items.claim(job_id, item_ids)
+    watch = Stopwatch()
+    with watch.stage("claim"):
+        claim = items.claim(job_id, item_ids)
     dispatcher.one_by_one(job_id, claim.suspects)
     hopeless = [work for work in claim.works if work.attempts > resources.settings.max_attempts]
     works = [work for work in claim.works if work not in hopeless]
-    outcomes = [_given_up(work) for work in hopeless] + take_in(resources, works)
-    items.finish(outcomes)
-    _tidy(resources.files, claim.works)
-    if not resources.ledger.jobs.settle(job_id):
-        dispatcher.pump(job_id)
+    outcomes = [_given_up(work) for work in hopeless] + take_in(resources, works, watch)
+    with watch.stage("ledger"):
+        items.finish(outcomes)
+        _tidy(resources.files, claim.works)
+        settled = resources.ledger.jobs.settle(job_id)
+    if not settled:
+        with watch.stage("pump"):
+            dispatcher.pump(job_id)
+    stages_ms = watch.timings_ms
+    logger.debug(
+        "Took in %d items of job %s; milliseconds by stage: %s.",
+        len(works),
+        job_id,
+        stages_ms,
+        extra={"stages_ms": stages_ms},
+    )
 
 
-def take_in(resources: Resources, works: Sequence[Work]) -> list[Outcome]:
+def take_in(resources: Resources, works: Sequence[Work], watch: Stopwatch) -> list[Outcome]:
     """Take items into the collection.
+
+    Args:
+        watch: Told how long the stages take.
 
     Returns:
         One outcome per item, in any order. Those that are indexed are durable by then.
     """
-    fed, failed = _feed(resources, works)
-    decoded = resources.decoders.decode([entry.file for entry in fed])
+    with watch.stage("feed"):
+        fed, failed = _feed(resources, works)
+    with watch.stage("decode"):
+        decoded = resources.decoders.decode([entry.file for entry in fed])
     good: list[tuple[Work, Decoded]] = []
     for entry, result in zip(fed, decoded, strict=True):
         if isinstance(result, Failure):
             failed.append(_failure(entry.work, result))
         else:
             good.append((entry.work, result))
-    return failed + (_store(resources, good) if good else [])
+    return failed + (_store(resources, good, watch) if good else [])
 
 
 def _feed(resources: Resources, works: Sequence[Work]) -> tuple[list[_Fed], list[Outcome]]:
@@ -121,8 +143,11 @@ def fetch_to_spool(fetcher: Fetcher, files: Files, url: str, *, name: str, max_b
     return path
 
 
-def _store(resources: Resources, good: Sequence[tuple[Work, Decoded]]) -> list[Outcome]:
-    embedding = resources.engine.embed(np.stack([decoded.pixels for _, decoded in good]))
+def _store(
+    resources: Resources, good: Sequence[tuple[Work, Decoded]], watch: Stopwatch
+) -> list[Outcome]:
+    with watch.stage("embed"):
+        embedding = resources.engine.embed(np.stack([decoded.pixels for _, decoded in good]))
     now = time.time()
     batch = [
         NewImage(
@@ -141,8 +166,9 @@ def _store(resources: Resources, good: Sequence[tuple[Work, Decoded]]) -> list[O
             good, embedding.codes, embedding.features, strict=True
         )
     ]
-    _keep_uploads(resources.files, good)
-    inserted = resources.shards.insert(batch)
+    with watch.stage("store"):
+        _keep_uploads(resources.files, good)
+        inserted = resources.shards.insert(batch)
     return [_stored(work, entry) for (work, _), entry in zip(good, inserted, strict=True)]
 
 

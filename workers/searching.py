@@ -7,8 +7,7 @@ at least four times as many as are asked for, and at 10 every image.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from workers.ledger import SearchWork
 from workers.records import Failure, ItemState, Problem, SearchState
 from workers.resources import Resources
 from workers.settings import Settings
+from workers.stopwatch import Stopwatch
 
 MIN_EFFORT, DEFAULT_EFFORT, MAX_EFFORT = 1, 4, 10
 DEFAULT_K = 24
@@ -129,25 +129,10 @@ def _collect(result: AsyncResult, deadline: float) -> Partial | None:
         result.forget()
 
 
-class _Stopwatch:
-    """Times of the stages of one search, in milliseconds."""
-
-    def __init__(self) -> None:
-        self.timings_ms: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings_ms[name] = round((time.perf_counter() - begin) * 1000, 3)
-
-
 def _answer(
     resources: Resources, app: Celery, work: SearchWork
 ) -> tuple[SearchState, dict[str, Any]]:
-    watch = _Stopwatch()
+    watch = Stopwatch()
     settings = resources.settings
     code, feature = _embed(resources, work, watch)
     query = Query(
@@ -199,7 +184,7 @@ def _report(
 
 
 def _embed(
-    resources: Resources, work: SearchWork, watch: _Stopwatch
+    resources: Resources, work: SearchWork, watch: Stopwatch
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     kind, _, rest = work.ref.partition(":")
     if kind == "image":
