@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.errors import BundleError
@@ -46,12 +47,16 @@ class Fields:
     def number(self, key: str) -> float:
         """Return a field that is a whole or a decimal number."""
         whole = isinstance(self._values.get(key), int)
-        return float(self.take(key, int) if whole else self.take(key, float))
+        value = self.take(key, int) if whole else self.take(key, float)
+        if not math.isfinite(value):
+            raise self.error(key, f"is {value}, expected a finite number")
+        return float(value)
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
         """Return a field that is a list of so many numbers."""
         values = self.take(key, list)
-        if len(values) != count or not all(type(value) in (int, float) for value in values):
+        right = [type(value) in (int, float) and math.isfinite(value) for value in values]
+        if len(values) != count or not all(right):
             raise self.error(key, f"is {values!r}, expected {count} numbers")
         return tuple(float(value) for value in values)
 

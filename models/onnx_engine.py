@@ -1,14 +1,23 @@
 """The engine that runs `network.onnx` by ONNX Runtime on the CPU."""
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
+import os
+from typing import TYPE_CHECKING, Any
 
-from models.bundle import Bundle
 from models.engine import Engine
 from models.errors import BundleError, EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnxruntime
+    from numpy.typing import NDArray
+
+    from models.bundle import Bundle
+
+# From 1.29 on ONNX Runtime reports its use over the network, and keeps a database in the user's
+# home, unless one of these is set before it is imported (the name changed on the way).
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 
 
 class OnnxEngine(Engine):
@@ -39,6 +48,10 @@ class OnnxEngine(Engine):
 
 
 def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    for name in _NO_TELEMETRY:
+        os.environ.setdefault(name, "1")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -36,6 +36,17 @@ def _rebuild_tensor(storage: str, offset: int, shape: Any, strides: Any, *_: Any
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+# Unpickling foreign bytes raises whatever the opcode that they happen to hit raises.
+_NOT_A_PICKLE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 _DTYPES = {
     "HalfStorage": np.dtype("<f2"),
     "FloatStorage": np.dtype("<f4"),
@@ -95,7 +106,7 @@ def read_torch_file(path: Path, *, sha256: str) -> dict[str, NDArray[Any]]:
         )
     try:
         return _parse(data)
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+    except _NOT_A_PICKLE as error:
         raise WeightsError(
             f"{path} is not a state_dict saved by PyTorch before 1.6: {error}"
         ) from error
@@ -130,4 +141,4 @@ def _view(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
         raise ValueError("a tensor larger than its storage")
     strides = [stride * storage.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides)
-    return np.ascontiguousarray(view)
+    return view.copy()
