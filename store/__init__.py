@@ -5,6 +5,7 @@ can go wrong in `store.errors`.
 """
 
 from store.codes import bytes_per_code, hamming, pack, unpack
+from store.datafile import page_problems
 from store.errors import (
     NotAStore,
     StoreClosed,
@@ -54,5 +55,6 @@ __all__ = [
     "hamming",
     "merge",
     "pack",
+    "page_problems",
     "unpack",
 ]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from store.errors import StoreDamaged
-from store.layout import Record, feature_entry, read_next_row, unpack_record
+from store.layout import Record, feature_checksums, feature_entry, read_next_row, unpack_record
 from store.spec import CheckReport
-from store.values import lengths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +82,7 @@ def _image_problems(store: Snapshot) -> Iterator[str]:
 
 
 def _feature_problems(store: Snapshot) -> Iterator[str]:
-    """Compare each feature with its record, and its length with its values."""
+    """Compare each feature with its checksum and with the content index."""
     entry = feature_entry(store.spec.dims)
     for key, packed in store.txn.cursor(store.tables.features):
         row = int.from_bytes(key, "big")
@@ -91,9 +90,8 @@ def _feature_problems(store: Snapshot) -> Iterator[str]:
             yield f"the feature of row {row} has {len(packed)} bytes, not {entry.itemsize}"
             continue
         feature = np.frombuffer(packed, entry)
-        scale, length = feature["scale"][0], feature["length"]
-        if not (np.isfinite(scale) and scale >= 0) or (lengths(feature["values"]) != length).any():
-            yield f"the feature of row {row} contradicts its length or scale"
+        if feature_checksums(feature) != feature["crc"].tolist():
+            yield f"the feature of row {row} is not what was written"
         if store.row_of(feature["id"].tobytes().hex()) != row:
             yield f"the feature of row {row} belongs to another image"
 

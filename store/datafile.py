@@ -9,19 +9,17 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from lmdb import verify
 
 from store.errors import NotAStore, StoreDamaged
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 DATA_FILE = "data.mdb"
 
 _MAGIC = 0xBEEFC0DE
 _VERSION = 1
+_ADDRESSES = 1 << 47
 _PAGE_HEADER_BYTES = 16
 _META = struct.Struct("=IIQQ I92s QQ")
 """magic, version, address, map size, page size, two table roots, last page, transaction."""
@@ -67,13 +65,20 @@ def inspect(folder: Path) -> DataFile | None:
     return newest
 
 
-def structural_problems(folder: Path) -> list[str]:
-    """Walk all pages without LMDB and return what is wrong with them.
+def page_problems(folder: Path | str) -> list[str]:
+    """Walk all pages of a store without LMDB, and return what is wrong with them.
 
-    No transaction may commit meanwhile.
+    LMDB trusts its pages: flipped bits in them can kill the process that opens the store,
+    which this walk survives. It takes about a second for 400 MB.
+
+    Args:
+        folder: Folder of the store; nothing may be written to it meanwhile.
+
+    Returns:
+        A sentence for each problem.
     """
     try:
-        return list(verify.verify(data_path(folder)))  # type: ignore[no-untyped-call]
+        return list(verify.verify(data_path(Path(folder))))  # type: ignore[no-untyped-call]
     except verify.VerifyError as error:
         return [str(error)]
 
@@ -96,12 +101,14 @@ def _parse(head: bytes, path: Path) -> tuple[DataFile, int]:
     )
     if magic != _MAGIC or version != _VERSION or page_bytes < len(head):
         raise NotAStore(f"{path} is not a store's data file; take another path")
+    if map_bytes > _ADDRESSES:
+        raise StoreDamaged(f"{path} has an impossible header; restore a backup")
     return DataFile(map_bytes, page_bytes, last_page), txn
 
 
 def _insist_on_whole(path: Path, length: int, header: DataFile) -> None:
     """Let a short file pass only if all that is missing is free pages, never to be read."""
-    problems = structural_problems(path.parent)
+    problems = page_problems(path.parent)
     if problems:
         needed = (header.last_page + 1) * header.page_bytes
         raise StoreDamaged(

@@ -42,7 +42,6 @@ _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.InvalidError,
     lmdb.PageNotFoundError,
-    lmdb.PanicError,
     lmdb.VersionMismatchError,
     lmdb.BadRslotError,
 )
@@ -108,11 +107,12 @@ class Environment:
             else:
                 self._adopt(seen_bytes)
 
-    def handles(self, work: Callable[[lmdb.Environment, Txn], T], *, write: bool) -> T:
-        """Call `work` with the environment, for handles of tables, and a transaction."""
-        if write:
-            return self.write(lambda txn: work(self._live(), txn))
-        return self.read(lambda txn: work(self._live(), txn))
+    def setup(self, work: Callable[[lmdb.Environment, Txn], T]) -> T:
+        """Call `work` with the environment and a write transaction, to open tables.
+
+        Handles of tables that were opened in a read transaction do not outlive it.
+        """
+        return self.write(lambda txn: work(self._live(), txn))
 
     def map_bytes(self) -> int:
         """Return the size of the map."""
@@ -241,6 +241,8 @@ def translated(folder: Path) -> Iterator[None]:
 def _translate(error: lmdb.Error, folder: Path) -> StoreError:
     if isinstance(error, _DAMAGE):
         return StoreDamaged(f"the store in {folder} is damaged ({error}); restore a backup")
+    if isinstance(error, lmdb.PanicError):
+        return StoreError(f"an earlier write to {folder} failed half-way; close and reopen it")
     if isinstance(error, lmdb.ReadersFullError):
         return StoreError(f"more than {READERS} reads at once on {folder}; start fewer at a time")
     if "already open in this process" in str(error):
@@ -248,7 +250,7 @@ def _translate(error: lmdb.Error, folder: Path) -> StoreError:
             f"{folder} is open in this process, or was when this process was forked off; "
             "share that store, or open it after the fork only"
         )
-    return _translate_number(error.code, error, folder)
+    return _translate_number(getattr(error, "code", None), error, folder)
 
 
 def _translate_number(number: int | None, error: Exception, folder: Path) -> StoreError:
@@ -256,6 +258,12 @@ def _translate_number(number: int | None, error: Exception, folder: Path) -> Sto
         return StoreFull(
             f"no room left for the store in {folder}; nothing of this change was stored: "
             "free some space and repeat it"
+        )
+    if number == errno.EIO:
+        # LMDB reports a write that was cut short by a full disk as an input/output error.
+        return StoreFull(
+            f"the disk of {folder} is full or fails; nothing of this change was stored: "
+            "free some space and repeat it, and look into the system log if that is no help"
         )
     if number in _NO_PERMISSION:
         return StoreReadOnly(

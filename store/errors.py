@@ -30,7 +30,10 @@ class StoreInUse(StoreError):
 
 
 class StoreFull(StoreError):
-    """The disk, a quota or the address space has no room for the change; nothing was stored."""
+    """The disk, a quota or the address space has no room for the change; nothing was stored.
+
+    A disk that fails to write ends here too: LMDB does not tell the two apart.
+    """
 
 
 class StoreReadOnly(StoreError):

@@ -7,17 +7,21 @@ One LMDB environment with five named tables:
 | `meta` | name | format version, spec, centres, next row number |
 | `directory` | the byte "d" | one packed entry per occupied bucket: key, images, radius |
 | `buckets` | bucket key | one packed entry per image: row, code |
-| `features` | row | id, scale, length, D signed bytes |
-| `images` | row | record: id, code, origin, time, size, format, sources |
+| `features` | row | id, scale, length, checksum, D signed bytes |
+| `images` | row | checksum; record: id, code, origin, time, size, format, sources |
 | `content` | id, 16 bytes | row |
 
 `directory` and `buckets` hold many values of one size under a key (DUPSORT, DUPFIXED), which
 LMDB packs without headers and hands out a page at a time. Keys and rows are big-endian, so
 that byte order is number order and rows append at the end of their table.
+
+LMDB has no checksums, so records and features carry a CRC-32. That of a record is compared at
+every reading, that of a feature by the check alone: a search reads thousands of them.
 """
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,6 +35,7 @@ from store.spec import Image, NewImage, StoreSpec
 
 if TYPE_CHECKING:
     from lmdb import _Database as Table
+    from numpy.typing import NDArray
 
 Txn: TypeAlias = "lmdb.Transaction[Any]"
 
@@ -38,7 +43,7 @@ FORMAT = 1
 
 DIRECTORY_KEY = b"d"
 DIRECTORY_ENTRY = np.dtype([("key", ">u4"), ("count", "<u4"), ("radius", "<u4")])
-FEATURE_HEADER = [("id", "u1", 16), ("scale", "<f4"), ("length", "<f4")]
+FEATURE_HEADER = [("id", "u1", 16), ("scale", "<f4"), ("length", "<f4"), ("crc", "<u4")]
 
 
 @lru_cache
@@ -51,6 +56,18 @@ def bucket_entry(code_bytes: int) -> np.dtype[Any]:
 def feature_entry(dims: int) -> np.dtype[Any]:
     """Return the type of a stored feature."""
     return np.dtype([*FEATURE_HEADER, ("values", "i1", (dims,))])
+
+
+def seal_features(features: NDArray[Any]) -> None:
+    """Fill in the checksums of features, shape=(N,), dtype=feature_entry(D)."""
+    features["crc"] = feature_checksums(features)
+
+
+def feature_checksums(features: NDArray[Any]) -> list[int]:
+    """Return the checksums that features should have."""
+    blank = features.copy()
+    blank["crc"] = 0
+    return [zlib.crc32(feature) for feature in blank.view(f"V{blank.itemsize}").tolist()]
 
 
 def row_key(row: int) -> bytes:
@@ -74,6 +91,8 @@ class Tables:
     images: Table
     content: Table
 
+
+_CRC_BYTES = 4
 
 TABLE_COUNT = len(Tables.__slots__)
 _PACKED = ("directory", "buckets")
@@ -118,15 +137,18 @@ def pack_record(image: Image, code: bytes) -> bytes:
         image.sources,
     )
     packed: bytes = msgpack.packb(fields, unicode_errors="surrogateescape")
-    return packed
+    return zlib.crc32(packed).to_bytes(_CRC_BYTES, "little") + packed
 
 
-def unpack_record(row: int, packed: bytes | memoryview) -> Record:
+def unpack_record(row: int, stored: bytes | memoryview) -> Record:
     """Decode a record.
 
     Raises:
-        StoreDamaged: It is no record.
+        StoreDamaged: It is no record, or not the one that was written.
     """
+    crc, packed = bytes(stored[:_CRC_BYTES]), stored[_CRC_BYTES:]
+    if zlib.crc32(packed) != int.from_bytes(crc, "little"):
+        raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup")
     try:
         identity, code, origin, added_at, width_px, height_px, kind, size_bytes, sources = (
             msgpack.unpackb(packed, unicode_errors="surrogateescape")

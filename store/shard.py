@@ -12,8 +12,8 @@ import numpy as np
 from store import writing
 from store.buckets import Buckets, open_buckets
 from store.check import check_records
-from store.datafile import data_path, inspect, structural_problems
-from store.environment import MAP_BYTES, Environment
+from store.datafile import data_path, inspect, page_problems
+from store.environment import MAP_BYTES, Environment, translated
 from store.errors import NotAStore, StoreMismatch
 from store.layout import FORMAT, Tables, Txn, open_tables, read_header, read_next_row, write_header
 from store.search import Share, search
@@ -91,7 +91,9 @@ class Shard:
             StoreError: As for `open`.
         """
         folder = Path(path)
-        if inspect(folder) is None:
+        with translated(folder):
+            header = inspect(folder)
+        if header is None:
             raise NotAStore(f"there is no store in {folder}; check the path, or ingest first")
         return cls._open(folder, None, MAP_BYTES)
 
@@ -99,9 +101,7 @@ class Shard:
     def _open(cls, folder: Path, wanted: StoreSpec | None, map_bytes: int) -> Self:
         env = Environment(folder, map_bytes=map_bytes)
         try:
-            if wanted is not None and env.handles(_is_new, write=False):
-                env.handles(partial(_create, wanted), write=True)
-            tables, spec = env.handles(_tables_and_spec, write=False)
+            tables, spec = env.setup(partial(_tables_and_spec, wanted))
             if wanted is not None:
                 _insist_on_match(folder, spec, wanted)
         except BaseException:
@@ -132,9 +132,9 @@ class Shard:
             ValueError: An id, code or feature has the wrong form; nothing was stored.
             StoreFull: There is no room; nothing was stored.
         """
-        prepared = writing.prepare(batch, self._spec, self._buckets)
         if not batch:
             return []
+        prepared = writing.prepare(batch, self._spec, self._buckets)
         return self._env.write(lambda txn: writing.insert(self._snapshot(txn), prepared))
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
@@ -248,7 +248,7 @@ class Shard:
     def check(self) -> CheckReport:
         """Cross-check every record and name what is wrong. Writers wait meanwhile."""
         # The walk over the pages comes first: LMDB itself trusts them, and might crash.
-        problems = self._env.write(lambda _: structural_problems(self._path))
+        problems = self._env.write(lambda _: page_problems(self._path))
         if problems:
             return CheckReport(images=self.count(), problems=tuple(problems))
         return self._read(lambda store: check_records(store, self._buckets))
@@ -270,17 +270,14 @@ class Shard:
         return self._env.read(lambda txn: work(self._snapshot(txn)))
 
 
-def _is_new(_: lmdb.Environment, txn: Txn) -> bool:
-    return txn.stat()["entries"] == 0
-
-
-def _create(spec: StoreSpec, env: lmdb.Environment, txn: Txn) -> None:
-    if _is_new(env, txn):  # another process may have been first
-        write_header(txn, open_tables(env, txn, create=True), spec)
-
-
-def _tables_and_spec(env: lmdb.Environment, txn: Txn) -> tuple[Tables, StoreSpec]:
-    tables = open_tables(env, txn, create=False)
+def _tables_and_spec(
+    wanted: StoreSpec | None, env: lmdb.Environment, txn: Txn
+) -> tuple[Tables, StoreSpec]:
+    """Open the tables; create them for a spec if nobody has yet."""
+    create = wanted is not None and txn.stat()["entries"] == 0
+    tables = open_tables(env, txn, create=create)
+    if create and wanted is not None:
+        write_header(txn, tables, wanted)
     return tables, read_header(txn, tables)
 
 

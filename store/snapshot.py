@@ -71,7 +71,7 @@ class Snapshot:
         """
         names = keys.astype(">u4").view("V4").tolist()
         found = self._packed(self.tables.buckets, names, bucket_entry(self.spec.code_bytes))
-        return found["key"].view(">u4").ravel(), found["value"]
+        return np.ascontiguousarray(found["key"]).view(">u4"), found["value"]
 
     def features(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return stored features: shape=(N,), dtype=feature_entry(D), in the order of `rows`.
@@ -79,13 +79,12 @@ class Snapshot:
         Raises:
             StoreDamaged: A row has no feature of the right size.
         """
+        get, table, entry = self.txn.get, self.tables.features, feature_entry(self.spec.dims)
         keys = rows.astype(">u8").view("V8").tolist()
-        found = self.txn.cursor(self.tables.features).getmulti(keys)
-        entry = feature_entry(self.spec.dims)
-        packed = b"".join([value for _, value in found])
-        if len(found) != len(rows) or len(packed) != len(rows) * entry.itemsize:
+        found = [get(key, b"", table) for key in keys]
+        if any(len(value) != entry.itemsize for value in found):
             raise StoreDamaged("a stored image lacks its feature; run the store check")
-        return np.frombuffer(packed, entry)
+        return np.frombuffer(b"".join(found), entry)
 
     def record(self, row: int) -> Record:
         """Return the record of a row.
@@ -117,7 +116,7 @@ class Snapshot:
 
     def _packed(self, table: Any, keys: list[bytes], value: np.dtype[Any]) -> NDArray[Any]:
         """Read all values under some keys, in bulk, into an array of (key, value)."""
-        pair = np.dtype([("key", "u1", (len(keys[0]) if keys else 1,)), ("value", value)])
+        pair = np.dtype([("key", f"V{len(keys[0]) if keys else 4}"), ("value", value)])
         found = self.txn.cursor(table).getmulti(
             keys, dupdata=True, dupfixed_bytes=value.itemsize, keyfixed=True
         )

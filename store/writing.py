@@ -17,6 +17,7 @@ from store.layout import (
     pack_record,
     read_next_row,
     row_key,
+    seal_features,
     write_next_row,
 )
 from store.spec import Inserted, NewImage, StoreSpec
@@ -60,6 +61,7 @@ def prepare(batch: Sequence[NewImage], spec: StoreSpec, buckets: Buckets) -> Pre
     features["length"] = lengths(features["values"])
     for i, new in enumerate(batch):
         features["id"][i] = np.frombuffer(bytes.fromhex(new.id), np.uint8)
+    seal_features(features)
     return Prepared(batch, keys.tolist(), radii.tolist(), features)
 
 

@@ -1,0 +1,155 @@
+import tempfile
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_world import assert_same_hits, brute_force, make_id, make_image, make_query, make_spec
+
+from store import Partial, Shard, hamming, merge
+from store.search import CHUNK_ROWS
+
+BITS = [12, 20, 128]
+COUNT = 300
+
+
+@pytest.fixture(scope="module", params=BITS)
+def world(request, tmp_path_factory):
+    """A shard and what was put into it; three images share all their vectors."""
+    bits = request.param
+    images = [make_image(number, bits) for number in range(COUNT)]
+    images += [make_image(COUNT + i, bits, feature=images[0].feature) for i in range(3)]
+    with Shard.open(tmp_path_factory.mktemp("world") / "shard", make_spec(bits)) as shard:
+        shard.insert(images)
+        yield shard, images
+
+
+queries = st.integers(0, 1000)
+ks = st.one_of(st.integers(1, 40), st.just(10**9))
+candidates = st.one_of(st.none(), st.integers(1, COUNT + 10))
+
+
+@given(number=queries, k=ks)
+@settings(max_examples=30, deadline=None)
+def test_asked_for_everything_the_answer_is_that_of_exhaustive_search(world, number, k):
+    shard, images = world
+    query = make_query(make_image(number, shard.spec.bits), k=k)
+    answer = shard.search(query)
+    expected = brute_force(shard, images, query)
+    if k < len(expected):
+        # Where double and single precision disagree about a tie, either order is right.
+        assert [h.distance for h in answer.hits] == pytest.approx(
+            [h.distance for h in expected[:k]], abs=1e-5
+        )
+    else:
+        assert_same_hits(answer.hits, expected)
+    assert (answer.complete, answer.radius) == (True, shard.spec.bits)
+    assert answer.candidates == answer.reranked == len(images)
+
+
+@given(number=queries, k=ks, wanted=candidates, groups=st.integers(1, 5))
+@settings(max_examples=100, deadline=None)
+def test_merged_groups_are_one_search(world, number, k, wanted, groups):
+    shard, _ = world
+    query = make_query(make_image(number, shard.spec.bits), k=k, candidates=wanted)
+    whole = shard.search(query)
+    parts = [shard.search(query, group=group, groups=groups) for group in range(groups)]
+    merged = merge(parts, k)
+    for name in ("hits", "buckets", "radius", "complete", "candidates", "reranked"):
+        assert getattr(merged, name) == getattr(whole, name)
+
+
+@given(number=queries, wanted=st.integers(1, COUNT + 10))
+@settings(max_examples=100, deadline=None)
+def test_everything_within_the_reported_radius_was_compared(world, number, wanted):
+    shard, images = world
+    query = make_query(make_image(number, shard.spec.bits), k=1000, candidates=wanted)
+    answer = shard.search(query)
+    # As many hits as were compared, so the hits are the images that were compared.
+    query = make_query(make_image(number, shard.spec.bits), k=answer.reranked, candidates=wanted)
+    answer = shard.search(query)
+    assert len(answer.hits) == answer.reranked
+    compared = {hit.id for hit in answer.hits}
+    distances = hamming(query.code, np.array([image.code for image in images]))
+    near = {
+        image.id for image, bits in zip(images, distances, strict=True) if bits <= answer.radius
+    }
+    assert near <= compared
+    assert answer.complete == (len(compared) == len(images))
+
+
+@given(number=queries, wanted=st.integers(1, COUNT), k=st.integers(1, 20))
+@settings(max_examples=50, deadline=None)
+def test_no_fewer_images_are_compared_than_asked_for_and_no_more(world, number, wanted, k):
+    shard, images = world
+    query = make_query(make_image(number, shard.spec.bits), k=k, candidates=wanted)
+    assert shard.search(query).reranked == min(max(wanted, k), len(images))
+
+
+def test_of_equally_distant_images_the_smaller_id_comes_first(world):
+    shard, images = world
+    twins = sorted(make_id(number) for number in (0, COUNT, COUNT + 1, COUNT + 2))
+    for k in range(1, 5):
+        hits = shard.search(make_query(images[0], k=k)).hits
+        assert [hit.id for hit in hits] == twins[:k]
+
+
+def test_more_effort_never_reaches_less_far(world):
+    shard, images = world
+    for image in images[:10]:
+        radii = [
+            shard.search(make_query(image, k=1, candidates=wanted)).radius
+            for wanted in (1, 10, 50, 200, COUNT, 1000)
+        ]
+        assert radii == sorted(radii)
+        assert radii[-1] == shard.spec.bits
+
+
+def test_a_search_of_more_than_one_chunk_is_exhaustive(tmp_path):
+    images = [make_image(number) for number in range(CHUNK_ROWS + 10)]
+    with Shard.open(tmp_path / "shard", make_spec()) as shard:
+        shard.insert(images)
+        query = make_query(images[7], k=len(images))
+        assert_same_hits(shard.search(query).hits, brute_force(shard, images, query))
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 20))
+@settings(max_examples=20, deadline=None)
+def test_learned_centres_change_no_exhaustive_answer(seed, count):
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 256, (count, 4), dtype=np.uint8)
+    images = [make_image(number, 32) for number in range(30)]
+    query = make_query(images[seed % 30], k=10)
+    with tempfile.TemporaryDirectory() as folder:
+        with Shard.open(f"{folder}/with", make_spec(32, centres=centres)) as shard:
+            shard.insert(images)
+            found = shard.search(query)
+            assert shard.check().ok
+        with Shard.open(f"{folder}/without", make_spec(32)) as shard:
+            shard.insert(images)
+            assert shard.search(query).hits == found.hits
+
+
+def test_a_partial_survives_a_trip_as_msgpack(world):
+    shard, images = world
+    answer = shard.search(make_query(images[3], k=3, candidates=20))
+    assert Partial.from_dict(msgpack.unpackb(msgpack.packb(answer.to_dict()))) == answer
+    assert set(answer.timings_ms) == {"plan", "gather", "rerank"}
+
+
+def test_merging_drops_repeated_ids_and_keeps_the_smallest_radius(world):
+    shard, images = world
+    one = shard.search(make_query(images[3], k=5, candidates=20))
+    whole = shard.search(make_query(images[3], k=5))
+    merged = merge([one, whole], 5)
+    assert merged.hits == whole.hits
+    assert (merged.radius, merged.complete) == (one.radius, False)
+    assert merged.reranked == one.reranked + whole.reranked
+
+
+def test_an_answer_of_nobody_promises_nothing():
+    nothing = merge([], 5)
+    assert (nothing.hits, nothing.radius, nothing.complete) == ([], -1, False)
+    with pytest.raises(ValueError, match="expected k"):
+        merge([], 0)

@@ -1,0 +1,211 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from store_world import make_id, make_image, make_query, make_spec
+
+from store import Inserted, Shard, StoreClosed
+from store.writing import MOST_SOURCES
+
+
+@pytest.fixture
+def shard(tmp_path):
+    with Shard.open(tmp_path / "shard", make_spec()) as opened:
+        yield opened
+        assert opened.check().problems == ()
+
+
+def test_an_inserted_image_is_found_with_its_record(shard):
+    image = make_image(1)
+    assert shard.insert([image]) == [Inserted(image.id, created=True)]
+    record = shard.get(image.id)
+    assert (record.row, record.sources, record.origin) == (0, (image.source,), image.origin)
+    assert (record.added_at, record.width_px, record.height_px) == (1_700_000_001.0, 640, 480)
+    assert (record.format, record.size_bytes) == ("JPEG", 12_345)
+    assert shard.count() == 1
+
+
+@pytest.mark.parametrize("bits", [1, 12, 20, 24, 25, 128])
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_every_stored_image_finds_itself_first(tmp_path, bits, metric):
+    images = [make_image(number, bits) for number in range(40)]
+    with Shard.open(tmp_path / "shard", make_spec(bits, metric=metric)) as shard:
+        shard.insert(images)
+        for image in images:
+            code, feature = shard.vectors(image.id)
+            assert (code == image.code).all()
+            assert feature == pytest.approx(image.feature, abs=0.02)
+            stored = replace(image, feature=feature)
+            (hit,) = shard.search(make_query(stored, k=1)).hits
+            assert (hit.id, hit.hamming) == (image.id, 0)
+            assert hit.distance == pytest.approx(0, abs=1e-6)
+
+
+def test_a_second_delivery_has_the_same_outcome(shard):
+    batch = [make_image(1), make_image(2)]
+    first = shard.insert(batch)
+    before = shard.get(make_id(1))
+    assert shard.insert(batch) == first
+    assert shard.get(make_id(1)) == before
+    assert shard.count() == 2
+
+
+def test_the_same_content_from_elsewhere_is_a_duplicate_with_another_source(shard):
+    shard.insert([make_image(1)])
+    again = make_image(1, origin="other", source="http://example.org/1")
+    assert shard.insert([again]) == [Inserted(make_id(1), created=False)]
+    assert shard.insert([again]) == [Inserted(make_id(1), created=False)]
+    assert shard.get(make_id(1)).sources == ("/photos/1.jpg", "http://example.org/1")
+    assert shard.get(make_id(1)).origin == "item-1"
+    assert shard.count() == 1
+
+
+def test_within_one_batch_the_first_creates_and_the_second_is_a_duplicate(shard):
+    batch = [make_image(1, origin="a"), make_image(1, origin="b", source="b.jpg")]
+    outcomes = [Inserted(make_id(1), created=True), Inserted(make_id(1), created=False)]
+    assert shard.insert(batch) == outcomes
+    assert shard.insert(batch) == outcomes
+    assert shard.get(make_id(1)).sources == ("/photos/1.jpg", "b.jpg")
+
+
+def test_the_list_of_sources_is_bounded(shard):
+    for number in range(MOST_SOURCES + 5):
+        shard.insert([make_image(1, origin=str(number), source=str(number))])
+    assert shard.get(make_id(1)).sources == tuple(map(str, range(MOST_SOURCES)))
+
+
+def test_a_path_that_is_not_utf8_survives(shard):
+    shard.insert([make_image(1, source="/photos/caf\udce9.jpg")])
+    assert shard.get(make_id(1)).sources == ("/photos/caf\udce9.jpg",)
+
+
+def test_a_deleted_image_is_not_found_again(shard):
+    images = [make_image(number) for number in range(20)]
+    shard.insert(images)
+    gone = [image.id for image in images[:10]]
+    assert shard.delete([*gone, gone[0], make_id(99), "no id"]) == [True] * 10 + [False] * 3
+    assert shard.count() == 10
+    assert shard.get(gone[0]) is None
+    assert shard.vectors(gone[0]) is None
+    found = shard.search(make_query(images[0], k=50)).hits
+    assert {hit.id for hit in found} == {image.id for image in images[10:]}
+
+
+def test_a_row_number_is_never_given_out_twice(shard):
+    shard.insert([make_image(1), make_image(2)])
+    shard.delete([make_id(2)])
+    shard.insert([make_image(2)])
+    assert shard.get(make_id(2)).row == 2
+
+
+def test_a_malformed_id_belongs_to_no_image(shard):
+    for identity in ("", "x", "../../etc/passwd", make_id(1)[:-1], make_id(1) + "00"):
+        assert shard.get(identity) is None
+        assert shard.vectors(identity) is None
+
+
+def test_recent_images_come_newest_first_and_page_without_gaps(shard):
+    shard.insert([make_image(number) for number in range(10)])
+    shard.delete([make_id(8)])
+    first = shard.recent(4)
+    assert [image.row for image in first] == [9, 7, 6, 5]
+    assert [image.row for image in shard.recent(3, first[-1].row)] == [4, 3, 2]
+    assert [image.row for image in shard.recent(50, 2)] == [1, 0]
+    assert shard.recent(5, 0) == []
+    assert [image.row for image in shard.recent(1, 10**9)] == [9]
+
+
+def test_an_empty_store_answers_completely_with_nothing(shard):
+    answer = shard.search(make_query(make_image(1), candidates=5))
+    assert (answer.hits, answer.complete, answer.radius) == ([], True, 20)
+    assert shard.recent(5) == []
+    assert shard.insert([]) == []
+    assert shard.delete([]) == []
+
+
+def test_a_reopened_store_has_everything(tmp_path):
+    path = tmp_path / "shard"
+    with Shard.open(path, make_spec()) as shard:
+        shard.insert([make_image(number) for number in range(10)])
+    with Shard.open(path, make_spec()) as shard:
+        assert shard.count() == 10
+        shard.insert([make_image(11)])
+    with Shard.open_existing(path) as shard:
+        assert shard.get(make_id(11)).row == 10
+        assert shard.spec.bundle_id == make_spec().bundle_id
+        assert shard.stats().images == 11
+
+
+def test_stats_tell_what_is_stored(shard):
+    shard.insert([make_image(number) for number in range(10)])
+    shard.delete([make_id(3)])
+    stats = shard.stats()
+    assert (stats.images, stats.rows_used, stats.format) == (9, 10, 1)
+    assert 1 <= stats.largest_bucket <= 9
+    assert stats.buckets <= 9
+    assert 0 < stats.used_bytes < stats.file_bytes < stats.map_bytes
+
+
+BAD_IMAGES = {
+    "id too short": {"id": "abc"},
+    "id in capitals": {"id": make_id(1).upper()},
+    "code too long": {"code": np.zeros(4, np.uint8)},
+    "code of another type": {"code": np.zeros(3, np.int64)},
+    "code with bits after its end": {"code": np.array([0, 0, 1], np.uint8)},
+    "feature too short": {"feature": np.zeros(7, np.float32)},
+    "feature of another type": {"feature": np.zeros(8)},
+    "feature of nan": {"feature": np.full(8, np.nan, np.float32)},
+    "feature of infinity": {"feature": np.full(8, np.inf, np.float32)},
+}
+
+
+@pytest.mark.parametrize("change", BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
+def test_a_malformed_image_is_refused_with_its_whole_batch(shard, change):
+    with pytest.raises(ValueError, match="expected"):
+        shard.insert([make_image(1), replace(make_image(2), **change)])
+    assert shard.count() == 0
+
+
+BAD_QUERIES = {
+    "k": {"k": 0},
+    "candidates": {"candidates": 0},
+    "code": {"code": np.zeros(2, np.uint8)},
+    "feature": {"feature": np.zeros(9, np.float32)},
+    "nan": {"feature": np.full(8, np.nan, np.float32)},
+}
+
+
+@pytest.mark.parametrize("change", BAD_QUERIES.values(), ids=BAD_QUERIES.keys())
+def test_a_malformed_query_is_refused(shard, change):
+    with pytest.raises(ValueError, match="expected"):
+        shard.search(replace(make_query(make_image(1)), **change))
+
+
+@pytest.mark.parametrize(("group", "groups"), [(1, 1), (-1, 2), (0, 0)])
+def test_a_group_out_of_range_is_refused(shard, group, groups):
+    with pytest.raises(ValueError, match="expected a group"):
+        shard.search(make_query(make_image(1)), group=group, groups=groups)
+
+
+@pytest.mark.parametrize(("limit", "row"), [(0, None), (1, -1)])
+def test_a_page_out_of_range_is_refused(shard, limit, row):
+    with pytest.raises(ValueError, match="expected a limit"):
+        shard.recent(limit, row)
+
+
+def test_closing_twice_is_fine_and_use_after_it_is_not(tmp_path):
+    shard = Shard.open(tmp_path / "shard", make_spec())
+    shard.close()
+    shard.close()
+    for use in (
+        shard.count,
+        shard.stats,
+        shard.check,
+        lambda: shard.get(make_id(1)),
+        lambda: shard.recent(1),
+        lambda: shard.insert([make_image(1)]),
+        lambda: shard.delete([make_id(1)]),
+        lambda: shard.search(make_query(make_image(1))),
+    ):
+        with pytest.raises(StoreClosed, match="open it again"):
+            use()
