@@ -166,7 +166,11 @@ class RabbitMQ:
         self._epmd.stop()
 
     def kill(self) -> None:
-        """End the broker as a crash would (SIGKILL)."""
+        """End the broker as a crash would (SIGKILL).
+
+        RabbitMQ writes new queues to disk a moment after it has confirmed them, so one that was
+        just declared may be gone, with its messages.
+        """
         self._node.kill()
         self._epmd.stop()
 

@@ -74,7 +74,7 @@ def test_a_missing_program_is_named_with_its_package(
         RabbitMQ(tmp_path)
 
 
-def test_a_confirmed_message_outlives_a_crash_and_a_restart_of_the_broker(
+def test_a_persistent_message_outlives_a_restart_of_the_broker(
     rabbitmq: RabbitMQ,
 ) -> None:
     confirm = {"confirm_publish": True}
@@ -82,7 +82,7 @@ def test_a_confirmed_message_outlives_a_crash_and_a_restart_of_the_broker(
         queue = Queue("outlives", channel=connection)
         queue.declare()
         connection.Producer().publish({"n": 1}, routing_key="outlives", delivery_mode=2)
-    rabbitmq.kill()
+    rabbitmq.stop()
     assert rabbitmq.pid is None
     rabbitmq.start()
     with Connection(rabbitmq.url) as connection:
