@@ -23,7 +23,7 @@ from workers.files import empty_file
 from workers.housekeeping import Housekeeper
 from workers.ledger import NewJob, NewSearch, Reference
 from workers.records import Item, ItemState, Job, JobKind, Problem, Search, SearchState
-from workers.references import to_upload, to_url
+from workers.references import to_file, to_upload, to_url
 from workers.resources import Resources
 from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
 from workers.settings import Settings
@@ -182,6 +182,20 @@ class Client:
         new = NewJob(JobKind.FOLDER, label or str(folder), params={"path": str(folder)})
         return self._start(self._ledger.jobs.create(new))
 
+    def ingest_files(self, paths: Sequence[Path], *, label: str | None = None) -> Job:
+        """Start a job that takes in image files where they are. Bad ones become rejected items.
+
+        Raises:
+            InvalidRequest: There are none, too many, or one is outside the folders that the site
+                may ingest.
+        """
+        files = [path.expanduser().absolute() for path in paths]
+        for folder in {file.parent for file in files}:
+            self._check_allowed(folder)
+        self._check_items(files, "file")
+        new = NewJob(JobKind.FOLDER, label or _files_label([file.name for file in files]))
+        return self._start_listed(new, [to_file(file) for file in files])
+
     def ingest_urls(self, urls: Sequence[str], *, label: str | None = None) -> Job:
         """Start a job that takes in images by their URLs. Bad ones become rejected items.
 
@@ -211,7 +225,7 @@ class Client:
             to_upload(self._files.spool(stream, max_bytes=max_bytes, label=name), name)
             for name, stream in uploads
         ]
-        new = NewJob(JobKind.UPLOAD, label or _uploads_label(uploads), live=True)
+        new = NewJob(JobKind.UPLOAD, label or _files_label([name for name, _ in uploads]), live=True)
         return self._start_listed(new, references)
 
     def crawl(
@@ -414,6 +428,11 @@ class Client:
         return {"kind": "upload", "label": name[:_LABEL_CHARS]}, f"spool:{spooled}"
 
     def _check_folder(self, folder: Path) -> None:
+        self._check_allowed(folder)
+        if not folder.is_dir():
+            raise no_such_folder(folder)
+
+    def _check_allowed(self, folder: Path) -> None:
         roots = [root.expanduser().resolve() for root in self.settings.folder_roots]
         if not self._trusted and not any(folder.resolve().is_relative_to(root) for root in roots):
             raise InvalidRequest(
@@ -422,8 +441,6 @@ class Client:
                 "or use `lookalike ingest`.",
                 code="folder_not_allowed",
             )
-        if not folder.is_dir():
-            raise no_such_folder(folder)
 
     def _check_items(self, given: Sequence[object], what: str) -> None:
         if not given:
@@ -490,6 +507,6 @@ def _holds(path: Path, image_id: str, max_bytes: int) -> bool:
     return image_id_of(data) == image_id
 
 
-def _uploads_label(uploads: Sequence[tuple[str, BinaryIO]]) -> str:
-    first = uploads[0][0][:_LABEL_CHARS]
-    return first if len(uploads) == 1 else f"{first} and {len(uploads) - 1} more"
+def _files_label(names: Sequence[str]) -> str:
+    first = names[0][:_LABEL_CHARS]
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"

@@ -23,7 +23,8 @@ from models.preprocess import Preprocess
 from workers.errors import Failed, Rejected, TooLarge
 from workers.files import empty_file, too_many_bytes
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "DIB")
+# The JPEG reader opens MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "DIB")
 THUMBNAIL_PX = 320
 ID_BYTES = 16
 

@@ -41,7 +41,7 @@ class JobLedger:
 
     def create(self, job: NewJob) -> str:
         """Record a job with no items yet and return its id."""
-        job_id = secrets.token_urlsafe(9)
+        job_id = secrets.token_hex(8)
         now = time.time()
         with self._database.write() as connection:
             connection.execute(
