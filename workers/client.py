@@ -225,7 +225,9 @@ class Client:
             to_upload(self._files.spool(stream, max_bytes=max_bytes, label=name), name)
             for name, stream in uploads
         ]
-        new = NewJob(JobKind.UPLOAD, label or _files_label([name for name, _ in uploads]), live=True)
+        new = NewJob(
+            JobKind.UPLOAD, label or _files_label([name for name, _ in uploads]), live=True
+        )
         return self._start_listed(new, references)
 
     def crawl(
