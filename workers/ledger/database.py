@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Table, create_engine, event, insert, select
+from sqlalchemy import URL, Connection, Engine, Row, Table, create_engine, event, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -17,6 +17,7 @@ from workers.errors import SettingsError, Unavailable
 from workers.ledger import tables
 
 BUSY_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 10
 
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -40,7 +41,11 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
         self._shown_url = self._engine.url.render_as_string(hide_password=True)
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def dialect(self) -> str:
@@ -119,9 +124,9 @@ def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return _sqlite_engine(url, parsed.database)
-        return create_engine(parsed, pool_pre_ping=True)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            return _sqlite_engine(parsed)
+        return _postgresql_engine(parsed)
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise SettingsError(
             f"LOOKALIKE_LEDGER_URL cannot be used: {error}.",
             remedy="Use sqlite:///PATH, or postgresql+psycopg://USER@HOST/NAME with "
@@ -129,9 +134,29 @@ def _engine(url: str) -> Engine:
         ) from error
 
 
-def _sqlite_engine(url: str, path: str | None) -> Engine:
-    if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+def _postgresql_engine(url: URL) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True)
+    if engine.dialect.name != "postgresql":
+        raise ValueError(f"{engine.dialect.name} is not a database that lookalike knows")
+
+    @event.listens_for(engine, "do_connect")
+    def _limit(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:
+        options.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+
+    return engine
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise ValueError("a ledger in memory would be lost with the process")
+    path = Path(url.database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"The folder of the ledger {path} cannot be made: {error.strerror}.",
+            remedy="Check LOOKALIKE_DATA_DIR and LOOKALIKE_LEDGER_URL.",
+        ) from error
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")

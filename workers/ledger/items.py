@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, not_, select, update
 
 from workers.ledger.database import AnyRow, Database, short_key
-from workers.ledger.jobs import start
+from workers.ledger.jobs import OPEN_STATES, start
 from workers.ledger.tables import items, jobs
 from workers.records import Item, ItemState, Problem
+
+_STALE_BATCH = 5_000  # well under the most parameters that a statement may have
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class ItemLedger:
         """Add items to a job; what it already has is passed over.
 
         Returns:
-            How many were new; 0 for a job that was cancelled.
+            How many were new; 0 for a job that is over or cancelled.
         """
         if not references:
             return 0
@@ -100,7 +102,7 @@ class ItemLedger:
         ]
         statement = self._database.insert_new(items)
         with self._database.write() as connection:
-            if _cancelled(connection, job_id):
+            if not _takes_more(connection, job_id):
                 return 0
             added = len(connection.execute(statement.returning(items.c.id), rows).all())
             connection.execute(
@@ -146,29 +148,33 @@ class ItemLedger:
         wanted = (items.c.job_id == job_id, items.c.id.in_(item_ids))
         now = time.time()
         with self._database.write() as connection:
-            if _cancelled(connection, job_id):
-                connection.execute(
-                    update(items)
-                    .where(*wanted, items.c.state == ItemState.PENDING)
-                    .values(state=ItemState.CANCELLED, finished_at=now)
-                )
-                return Claim([], [])
+            cancelled = _cancelled(connection, job_id)
             rows = connection.execute(
                 select(items)
                 .where(*wanted, items.c.state == ItemState.PENDING)
                 .order_by(items.c.id)
                 .with_for_update()
             ).all()
+            if cancelled:
+                _cancel(connection, items.c.id.in_([row.id for row in rows]), now)
+                return Claim([], [])
             fresh = rows if len(rows) == 1 else [row for row in rows if row.attempts == 0]
             suspects = [row.id for row in rows if row not in fresh]
-            _note_claim(connection, [row.id for row in fresh], suspects, now)
+            connection.execute(
+                update(items)
+                .where(items.c.id.in_([row.id for row in fresh]))
+                .values(attempts=items.c.attempts + 1)
+            )
+            _note_sent(connection, suspects, now)
         return Claim([_work(row) for row in fresh], suspects)
 
     def finish(self, outcomes: Sequence[Outcome]) -> None:
         """Write outcomes; an item that already has one keeps it."""
         now = time.time()
         with self._database.write() as connection:
-            for outcome in outcomes:
+            # Rows are always locked in the order of their ids, or two workers could each wait
+            # for a row that the other has.
+            for outcome in sorted(outcomes, key=lambda outcome: outcome.item_id):
                 connection.execute(
                     update(items)
                     .where(items.c.id == outcome.item_id, items.c.state == ItemState.PENDING)
@@ -184,23 +190,32 @@ class ItemLedger:
         """Claim the items that were sent before ``before`` and have no outcome, to be sent again.
 
         Returns:
-            Item ids by job id.
+            Item ids by job id; the oldest few thousand, the rest is for the next call.
         """
+        # A row that somebody has locked is just getting its outcome, or another sweep has it.
+        overdue = (
+            select(items.c.job_id, items.c.id)
+            .where(items.c.state == ItemState.PENDING, items.c.dispatched_at < before)
+            .order_by(items.c.id)
+            .limit(_STALE_BATCH)
+            .with_for_update(skip_locked=True)
+        )
         by_job: dict[str, list[int]] = {}
         with self._database.write() as connection:
-            rows = connection.execute(
-                update(items)
-                .where(items.c.state == ItemState.PENDING, items.c.dispatched_at < before)
-                .values(dispatched_at=time.time())
-                .returning(items.c.job_id, items.c.id)
-            )
+            rows = connection.execute(overdue).all()
+            _note_sent(connection, [row.id for row in rows], time.time())
             for job_id, item_id in rows:
                 by_job.setdefault(job_id, []).append(item_id)
         return by_job
 
     def recall(self) -> None:
-        """Put everything that was sent back into the ledger: the queue it was in is gone."""
+        """Put everything that was sent back into the ledger: the queue it was in is gone.
+
+        What was sent of a job that was cancelled since is cancelled with the rest of it.
+        """
+        of_cancelled = items.c.job_id.in_(select(jobs.c.id).where(jobs.c.cancel))
         with self._database.write() as connection:
+            _cancel(connection, of_cancelled, time.time())
             connection.execute(
                 update(items)
                 .where(items.c.state == ItemState.PENDING, items.c.dispatched_at.is_not(None))
@@ -237,11 +252,21 @@ def _cancelled(connection: Connection, job_id: str) -> bool:
     return bool(connection.scalar(query.with_for_update()))
 
 
-def _note_claim(connection: Connection, fresh: list[int], suspects: list[int], now: float) -> None:
+def _takes_more(connection: Connection, job_id: str) -> bool:
+    query = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state.in_(OPEN_STATES))
+    return connection.scalar(query.where(not_(jobs.c.cancel)).with_for_update()) is not None
+
+
+def _cancel(connection: Connection, which: ColumnElement[bool], now: float) -> None:
     connection.execute(
-        update(items).where(items.c.id.in_(fresh)).values(attempts=items.c.attempts + 1)
+        update(items)
+        .where(which, items.c.state == ItemState.PENDING)
+        .values(state=ItemState.CANCELLED, finished_at=now)
     )
-    connection.execute(update(items).where(items.c.id.in_(suspects)).values(dispatched_at=now))
+
+
+def _note_sent(connection: Connection, item_ids: list[int], now: float) -> None:
+    connection.execute(update(items).where(items.c.id.in_(item_ids)).values(dispatched_at=now))
 
 
 def _work(row: AnyRow) -> Work:

@@ -14,7 +14,7 @@ from workers.ledger.database import AnyRow, Database
 from workers.ledger.tables import items, jobs, pages
 from workers.records import Counts, ItemState, Job, JobKind, JobState, Problem
 
-_OPEN = (JobState.QUEUED, JobState.RUNNING)
+OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class JobLedger:
     def open_ids(self) -> list[str]:
         """Return the ids of the jobs that still have something to do."""
         with self._database.read() as connection:
-            return list(connection.scalars(select(jobs.c.id).where(jobs.c.state.in_(_OPEN))))
+            return list(connection.scalars(select(jobs.c.id).where(jobs.c.state.in_(OPEN_STATES))))
 
     def live(self, job_id: str) -> bool:
         """Return whether the job's items go ahead of bulk work."""
@@ -101,10 +101,6 @@ class JobLedger:
         """Return whether somebody asked for the job to stop."""
         with self._database.read() as connection:
             return bool(connection.scalar(select(jobs.c.cancel).where(jobs.c.id == job_id)))
-
-    def touch_listing(self, job_id: str) -> None:
-        """Note that the job's listing moved."""
-        self._update(job_id, listing_at=time.time())
 
     def finish_listing(self, job_id: str, problem: Problem | None = None) -> None:
         """Note that the listing is over; with a problem the job fails once its items are done."""
@@ -118,7 +114,7 @@ class JobLedger:
             return list(
                 connection.scalars(
                     update(jobs)
-                    .where(jobs.c.state.in_(_OPEN), not_(jobs.c.listing_done))
+                    .where(jobs.c.state.in_(OPEN_STATES), not_(jobs.c.listing_done))
                     .where(jobs.c.listing_at < before)
                     .values(listing_at=time.time())
                     .returning(jobs.c.id)
@@ -131,7 +127,7 @@ class JobLedger:
         with self._database.write() as connection:
             connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, jobs.c.state.in_(_OPEN))
+                .where(jobs.c.id == job_id, jobs.c.state.in_(OPEN_STATES))
                 .values(cancel=True, listing_done=True)
             )
             connection.execute(
@@ -149,18 +145,20 @@ class JobLedger:
         )
         with self._database.write() as connection:
             row = connection.execute(
-                select(jobs.c.cancel, jobs.c.error).where(
+                select(jobs.c.cancel, jobs.c.error)
+                .where(
                     jobs.c.id == job_id,
-                    jobs.c.state.in_(_OPEN),
+                    jobs.c.state.in_(OPEN_STATES),
                     jobs.c.listing_done,
                     not_(pending.exists()),
                 )
+                .with_for_update()  # of several calls at once the first one closes it
             ).first()
             if row is None:
                 return False
             connection.execute(
                 update(jobs)
-                .where(jobs.c.id == job_id, jobs.c.state.in_(_OPEN))
+                .where(jobs.c.id == job_id)
                 .values(state=_final_state(row), finished_at=time.time())
             )
             return True
@@ -168,7 +166,9 @@ class JobLedger:
     def _update(self, job_id: str, **values: Any) -> None:
         with self._database.write() as connection:
             connection.execute(
-                update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(_OPEN)).values(**values)
+                update(jobs)
+                .where(jobs.c.id == job_id, jobs.c.state.in_(OPEN_STATES))
+                .values(**values)
             )
 
 
@@ -190,7 +190,7 @@ def _final_state(row: AnyRow) -> JobState:
 def _job(connection: Connection, row: AnyRow) -> Job:
     counts = _counts(connection, row)
     rate = _rate_per_s(row, counts)
-    known = row.listing_done and rate and row.state in _OPEN
+    known = row.listing_done and rate and row.state in OPEN_STATES
     return Job(
         id=row.id,
         kind=JobKind(row.kind),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import insert, select, update
 
 from workers.ledger.database import Database, short_key
 from workers.ledger.tables import jobs, pages
@@ -43,26 +43,27 @@ class PageLedger:
         Returns:
             How many were new.
         """
-        statement = self._database.insert_new(pages)
         with self._database.write() as connection:
             # The row lock keeps two deliveries of one page from overshooting the limit together.
             connection.execute(select(jobs.c.id).where(jobs.c.id == job_id).with_for_update())
-            count = select(func.count()).where(pages.c.job_id == job_id)
-            room = max_pages - (connection.scalar(count) or 0)
+            known = select(pages.c.url_key).where(pages.c.job_id == job_id)
+            taken = set(connection.scalars(known))
+            found = {short_key(url): url for url in urls}
+            new = [(key, url) for key, url in found.items() if key not in taken]
             rows = [
                 {
                     "job_id": job_id,
                     "url": url,
-                    "url_key": short_key(url),
+                    "url_key": key,
                     "depth": depth,
                     "state": WAITING,
                     "attempts": 0,
                 }
-                for url in urls[: max(0, room)]
+                for key, url in new[: max(0, max_pages - len(taken))]
             ]
-            if not rows:
-                return 0
-            return len(connection.execute(statement.returning(pages.c.id), rows).all())
+            if rows:
+                connection.execute(insert(pages), rows)
+        return len(rows)
 
     def next(self, job_id: str) -> Page | None:
         """Take up the page that has waited longest, or ``None`` when all are done."""

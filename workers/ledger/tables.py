@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -16,12 +17,27 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 
 SCHEMA_VERSION = 1
 
 metadata = MetaData()
+
+
+class Shown(TypeDecorator[str]):
+    """Text of other people's making: what a database cannot hold is replaced by a mark."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
+        """Replace null characters, which PostgreSQL refuses, and halves of surrogate pairs."""
+        if value is None:
+            return None
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
 
 # SQLite hands out row ids by itself only for a plain INTEGER primary key.
 _serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -34,7 +50,7 @@ jobs = Table(
     Column("number", _serial, primary_key=True, autoincrement=True),
     Column("id", String(32), nullable=False, unique=True),
     Column("kind", String(16), nullable=False),
-    Column("label", Text, nullable=False),
+    Column("label", Shown, nullable=False),
     Column("state", String(16), nullable=False, index=True),
     Column("live", Boolean, nullable=False),
     Column("params", JSON, nullable=False),
@@ -54,9 +70,9 @@ items = Table(
     metadata,
     Column("id", _serial, primary_key=True, autoincrement=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
-    Column("ref", Text, nullable=False),
+    Column("ref", Shown, nullable=False),
     Column("ref_key", String(32), nullable=False),
-    Column("source", Text, nullable=False),
+    Column("source", Shown, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     # NULL while the item waits in the ledger for its turn in the queue.
@@ -73,7 +89,7 @@ pages = Table(
     metadata,
     Column("id", _serial, primary_key=True, autoincrement=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
-    Column("url", Text, nullable=False),
+    Column("url", Shown, nullable=False),
     Column("url_key", String(32), nullable=False),
     Column("depth", Integer, nullable=False),
     Column("state", String(16), nullable=False),
@@ -90,7 +106,7 @@ searches = Table(
     Column("ticket", String(32), nullable=False, unique=True),
     Column("state", String(16), nullable=False),
     Column("query", JSON, nullable=False),
-    Column("ref", Text, nullable=False),
+    Column("ref", Shown, nullable=False),
     Column("k", Integer, nullable=False),
     Column("effort", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
