@@ -20,6 +20,7 @@ from workers.errors import SettingsError
 
 PREFIX = "LOOKALIKE_"
 EMBEDDED_BROKER = "memory://"
+MAX_PORT = 65_535
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -32,10 +33,14 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _flag(text: str) -> bool:
     values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.strip().lower() not in values:
+        raise ValueError(f"must be one of {', '.join(values)}")
     return values[text.strip().lower()]
 
 
 def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("must name a folder")
     return Path(text).expanduser().absolute()
 
 
@@ -53,11 +58,31 @@ def _positive(text: str) -> int:
     return value
 
 
-def _seconds(text: str) -> float:
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MAX_PORT:
+        raise ValueError(f"must be from 0 to {MAX_PORT}")
+    return value
+
+
+def _amount(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:
-        raise ValueError("must be a number of seconds")
+        raise ValueError("must be a number, 0 or more")
     return value
+
+
+def _above_zero(text: str) -> float:
+    value = _amount(text)
+    if not value:
+        raise ValueError("must be above 0")
+    return value
+
+
+def _header(text: str) -> str:
+    if not (text.isascii() and text.isprintable() and text.partition("/")[0].strip()):
+        raise ValueError("must be a name in plain ASCII, such as lookalike/1.0")
+    return text
 
 
 def _setting(default: Any, parse: Callable[[str], Any], help_text: str) -> Any:
@@ -108,7 +133,7 @@ class Settings:
         os.cpu_count, _positive, "Child processes that decode images, in each ingest worker."
     )
     host: str = _setting("127.0.0.1", str, "Address that the site listens on.")
-    port: int = _setting(8080, _count, "Port that the site listens on; 0 takes a free one.")
+    port: int = _setting(8080, _port, "Port that the site listens on; 0 takes a free one.")
     web_threads: int = _setting(
         32, _positive, "Threads of the site; a long poll holds one while it waits."
     )
@@ -129,14 +154,14 @@ class Settings:
     )
     user_agent: str = _setting(
         "lookalike/0.1 (+https://pypi.org/project/lookalike)",
-        str,
+        _header,
         "How the fetcher and crawler name themselves to sites, and in robots.txt.",
     )
     fetch_timeout_s: float = _setting(
-        20.0, _seconds, "Longest time for one URL, redirects included."
+        20.0, _above_zero, "Longest time for one URL, redirects included."
     )
     crawl_delay_s: float = _setting(
-        1.0, _seconds, "Pause between two pages of one site; a longer one in robots.txt wins."
+        1.0, _amount, "Pause between two pages of one site; a longer one in robots.txt wins."
     )
     crawl_max_pages: int = _setting(1_000, _positive, "Most pages that one crawl may ask for.")
     crawl_max_depth: int = _setting(
@@ -153,7 +178,7 @@ class Settings:
         "Most URLs or files in one request; folders and crawls are not limited.",
     )
     decode_timeout_s: float = _setting(
-        20.0, _seconds, "Longest time to decode one image before its decoder is killed."
+        20.0, _above_zero, "Longest time to decode one image before its decoder is killed."
     )
     decode_memory_bytes: int = _setting(
         4 << 30, _positive, "Address space of a decoder; an image that needs more is refused."
@@ -166,9 +191,11 @@ class Settings:
         2, _positive, "Groups of neighbouring buckets that a search fans out over, per shard."
     )
     search_timeout_s: float = _setting(
-        10.0, _seconds, "Longest wait for the probes; shards that miss it make a result partial."
+        10.0,
+        _above_zero,
+        "Longest wait for the probes; shards that miss it make a result partial.",
     )
-    result_hours: float = _setting(24.0, _seconds, "How long a search result is kept for polling.")
+    result_hours: float = _setting(24.0, _amount, "How long a search result is kept for polling.")
     batch_images: int = _setting(64, _positive, "Images in one bulk message, batch and commit.")
     live_batch_images: int = _setting(
         8, _positive, "The same for uploads, which go ahead of bulk."
@@ -177,13 +204,15 @@ class Settings:
         6, _positive, "Batches of one job that may be queued at once; the rest wait in the ledger."
     )
     lease_s: float = _setting(
-        300.0, _seconds, "After this long without an outcome a queued item is sent again."
+        300.0, _above_zero, "After this long without an outcome a queued item is sent again."
     )
     max_attempts: int = _setting(
         3, _positive, "Times that an item may take its worker down before it is given up."
     )
     sweep_interval_s: float = _setting(
-        10.0, _seconds, "Pause between two looks for work that was lost and results that expired."
+        10.0,
+        _above_zero,
+        "Pause between two looks for work that was lost and results that expired.",
     )
 
     @property
@@ -257,7 +286,7 @@ class Setting:
         """
         try:
             return self.parse(text)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise SettingsError(
                 f"{self.env}={text!r} cannot be used: {error}.",
                 remedy=f"{self.help} Default: {self.default or 'empty'}.",
