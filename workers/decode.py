@@ -6,6 +6,7 @@ formats are the part of the system most exposed to hostile bytes.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from models.images import upright_rgb
 from models.preprocess import Preprocess
@@ -27,11 +28,11 @@ from workers.files import empty_file, too_many_bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "DIB")
 THUMBNAIL_PX = 320
 ID_BYTES = 16
+_TURNED = (5, 6, 7, 8)  # EXIF orientations by a quarter of a turn
 
 # Leading bytes of files that people do hand in and that are not decoded here.
 _OTHERS = (
     (b"%PDF", "a PDF document"),
-    (b"<svg", "an SVG drawing"),
     (b"8BPS", "a Photoshop document"),
     (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
     (b"PK\x03\x04", "a ZIP archive"),
@@ -39,6 +40,7 @@ _OTHERS = (
     (b"\xff\x0a", "a JPEG XL image"),
     (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
 )
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1")
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 
 
@@ -80,7 +82,11 @@ def read_file(path: Path, *, max_bytes: int, label: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Failed(f"{label} is not a regular file.", code="unreadable")
+                raise Failed(
+                    f"{label} is not a regular file.",
+                    remedy="Give the path of an image file.",
+                    code="unreadable",
+                )
             data = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise Failed(
@@ -124,21 +130,36 @@ def decode(
         Rejected: It is not an image, damaged, truncated, or of an unsupported format.
         TooLarge: It has too many pixels; found from the header, before anything is decoded.
     """
-    with _open(data, label, limits) as image:
-        width_px, height_px = image.size
-        format_name = image.format or ""
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 for much less work. Twice the size that is
-        # needed leaves the rest of the way down to a proper filter.
-        wanted = 2 * max(preprocess.min_side_px, THUMBNAIL_PX)
-        image.draft("RGB", (wanted, wanted))
-        rgb = _rgb(image, label)
-    if _turned(image, rgb):
-        width_px, height_px = height_px, width_px
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of what is odd about a file; here it is either decoded or refused.
+            warnings.simplefilter("ignore")
+            with _open(data, label, limits) as image:
+                return _decode(image, data, preprocess)
+    except Rejected:
+        raise
+    except Exception as error:
+        # The readers of formats raise whatever hostile bytes lead them to.
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise _too_many_pixels(label, limits) from error
+        raise _damaged(label, error) from error
+
+
+def _decode(image: Image.Image, data: bytes, preprocess: Preprocess) -> tuple[Decoded, bytes]:
+    whole_size = image.size
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8 for much less work. Twice the size that is
+    # needed leaves the rest of the way down to a proper filter.
+    wanted = 2 * max(preprocess.min_side_px, THUMBNAIL_PX)
+    reduced = image.draft("RGB", (wanted, wanted)) is not None
+    rgb = upright_rgb(image)
+    width_px, height_px = rgb.size
+    if reduced:
+        width_px, height_px = reversed(whole_size) if _is_turned(image) else whole_size
     decoded = Decoded(
         id=image_id_of(data),
         width_px=width_px,
         height_px=height_px,
-        format=format_name,
+        format=image.format or "",
         size_bytes=len(data),
         pixels=preprocess.pixels(rgb),
     )
@@ -147,33 +168,22 @@ def decode(
 
 def _open(data: bytes, label: str, limits: Limits) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(label, limits) from error
     except UnidentifiedImageError as error:
         raise _unidentified(data, label) from error
-    except Exception as error:
-        raise _damaged(label, error) from error
     if image.width * image.height > limits.max_pixels:
         raise _too_many_pixels(label, limits)
     return image
 
 
-def _rgb(image: Image.Image, label: str) -> Image.Image:
+def _is_turned(image: Image.Image) -> bool:
+    """Return whether the EXIF orientation makes width out of height."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            return upright_rgb(image)
-    except Exception as error:
-        raise _damaged(label, error) from error
-
-
-def _turned(image: Image.Image, rgb: Image.Image) -> bool:
-    """Return whether the EXIF orientation made width out of height."""
-    return image.size != rgb.size and image.size == rgb.size[::-1]
+        return image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+    except Exception:  # noqa: BLE001 - EXIF data that cannot be read turns nothing
+        return False
 
 
 def _thumbnail(rgb: Image.Image) -> bytes:
@@ -205,15 +215,17 @@ def _damaged(label: str, error: Exception) -> Rejected:
 
 
 def _unidentified(data: bytes, label: str) -> Rejected:
-    head = data[:512].lstrip().lower()
-    if head.startswith(_HTML):
+    head = data[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if head.startswith(_HTML) or b"<html" in head:
         return Rejected(
             f"{label} is an HTML page, not an image.",
             remedy="Use the address of the image itself, or start a crawl of the page.",
             code="html_not_image",
         )
-    named = [name for magic, name in _OTHERS if data.startswith(magic) or magic in head[:256]]
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+    named = [name for magic, name in _OTHERS if data.startswith(magic)]
+    if b"<svg" in head:
+        named = ["an SVG drawing"]
+    if data[4:12] in _HEIC:
         named = ["a HEIC image"]
     if named:
         return Rejected(
