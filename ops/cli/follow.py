@@ -1,0 +1,161 @@
+"""Watching a job to its end, and telling how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from itertools import chain
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from ops.cli.console import Console, told
+from ops.cli.exits import Exit
+from workers.client import Client
+from workers.records import Item, ItemState, Job, JobState
+
+FIRST_PROBLEMS = 10
+
+_LOOK_S = 0.25
+_LINE_EVERY_S = 5.0
+
+
+def follow(client: Client, job: Job, console: Console) -> Job:
+    """Return a job when it is over. Ctrl-C cancels it; a second one leaves it as it is.
+
+    Raises:
+        KeyboardInterrupt: At the second Ctrl-C.
+    """
+    try:
+        return _watch(client, job, console)
+    except KeyboardInterrupt:
+        console.note(
+            "\nCancelling: what is under way is finished, and what was taken in stays. "
+            "Ctrl-C again leaves at once."
+        )
+        return _watch(client, client.cancel_job(job.id), console)
+
+
+def report(client: Client, job: Job, console: Console) -> Exit:
+    """Print how a job ended and return the code for it."""
+    problems = first_problems(client, job)
+    record = {"job": job, "problems": problems, "seconds": _seconds(job)}
+    console.result(record, "\n".join(chain(_summary(job), _reasons(job, problems))))
+    if job.state is JobState.CANCELLED:
+        console.note("Cancelled. What was taken in stays and is found by searches.")
+    refused = job.counts.rejected + job.counts.failed
+    whole = job.state is JobState.DONE and not refused
+    return Exit.DONE if whole else Exit.FAILED
+
+
+def first_problems(client: Client, job: Job) -> list[Item]:
+    """Return the first items of a job that were rejected or failed."""
+    states = [state for state in _BAD if getattr(job.counts, state.value)]
+    found = [client.items(job.id, state=state, limit=FIRST_PROBLEMS) for state in states]
+    return sorted(chain(*found), key=lambda item: item.id)[:FIRST_PROBLEMS]
+
+
+def identity(job: Job) -> str:
+    """Return the accounting identity of a job with its numbers."""
+    counts = job.counts
+    parts = [f"{getattr(counts, name.value):,} {name.value}" for name in _OUTCOMES]
+    return f"{counts.submitted:,} submitted = {' + '.join(parts)}"
+
+
+_BAD = (ItemState.REJECTED, ItemState.FAILED)
+_OUTCOMES = (
+    ItemState.INDEXED,
+    ItemState.DUPLICATE,
+    ItemState.REJECTED,
+    ItemState.FAILED,
+    ItemState.CANCELLED,
+    ItemState.PENDING,
+)
+
+
+class _Progress:
+    """A bar on a terminal; elsewhere a line every few seconds, for whoever reads the log."""
+
+    def __init__(self, job: Job, console: Console) -> None:
+        self._console = console
+        self._said_at = time.monotonic()
+        # disable=None would do, but looks at nothing else than whether there is a terminal.
+        self._bar = tqdm(
+            desc=job.kind.value,
+            unit=" images",
+            file=sys.stderr,
+            disable=not console.live,
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def show(self, job: Job) -> None:
+        """Show how far the job is."""
+        counts = job.counts
+        self._bar.total = counts.submitted or None
+        self._bar.n = counts.finished
+        bad = counts.rejected + counts.failed
+        self._bar.set_postfix_str(f"{bad} refused" if bad else "")
+        if self._bar.disable and time.monotonic() - self._said_at > _LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            self._console.note(_line(job))
+
+
+def _watch(client: Client, job: Job, console: Console) -> Job:
+    with _Progress(job, console) as progress:
+        while job.state.open:
+            progress.show(job)
+            job = client.wait_job(job.id, _LOOK_S)
+    return job
+
+
+def _line(job: Job) -> str:
+    counts = job.counts
+    known = f"{counts.submitted:,}" + ("" if job.listing_done else " so far")
+    rate = f", {job.rate_per_s:.1f}/s" if job.rate_per_s else ""
+    left = f", {job.eta_s:.0f} s left" if job.eta_s else ""
+    return f"{job.label}: {counts.finished:,} of {known}{rate}{left}"
+
+
+def _summary(job: Job) -> list[str]:
+    rate = f" ({job.rate_per_s:.1f} images/s)" if job.rate_per_s else ""
+    lines = [f"Job {job.id}, {job.label}: {job.state} in {_seconds(job):.1f} s{rate}"]
+    lines.append(f"  {identity(job)}")
+    if job.pages:
+        pages = ", ".join(f"{count:,} {state}" for state, count in job.pages.items())
+        lines.append(f"  pages: {pages}")
+    if job.error:
+        lines.append(f"  {told(job.error)}")
+    return lines
+
+
+def _reasons(job: Job, problems: Sequence[Item]) -> list[str]:
+    lines = [f"  {item.state}: {_reason(item)}" for item in problems]
+    more = job.counts.rejected + job.counts.failed - len(problems)
+    if more > 0:
+        lines.append(f"  and {more:,} more; `lookalike jobs show {job.id} --items rejected`")
+    return lines
+
+
+def _reason(item: Item) -> str:
+    if item.problem is None:
+        return item.source
+    named = item.source in item.problem.message
+    return told(item.problem) if named else f"{item.source}: {told(item.problem)}"
+
+
+def _seconds(job: Job) -> float:
+    return round((job.finished_at or time.time()) - (job.started_at or job.created_at), 3)

@@ -1,0 +1,70 @@
+"""What the errors of all rooms are to the command line: an exit code and a line for people."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from models.errors import ModelError
+from ops.cli.exits import Exit
+from ops.errors import OpsError
+from store.errors import StoreError
+from workers.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    SettingsError,
+    Unavailable,
+    WorkerError,
+)
+from workers.records import Problem
+
+# Read from the top: the first class that fits decides.
+_EXIT_OF: tuple[tuple[type[Exception], Exit], ...] = (
+    (SettingsError, Exit.USAGE),
+    (InvalidRequest, Exit.USAGE),
+    (NotFound, Exit.NOT_FOUND),
+    (Unavailable, Exit.UNAVAILABLE),
+    (Conflict, Exit.UNAVAILABLE),
+    (WorkerError, Exit.FAILED),
+    (StoreError, Exit.UNAVAILABLE),
+    (ModelError, Exit.UNAVAILABLE),
+    (OpsError, Exit.UNAVAILABLE),
+    (click.ClickException, Exit.USAGE),
+    (click.Abort, Exit.INTERRUPTED),
+)
+
+
+def exit_of(error: Exception) -> Exit:
+    """Return the exit code that an error ends a command with."""
+    return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), Exit.DEFECT)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what people and programs are told about an error."""
+    match error:
+        case WorkerError():
+            return Problem.of(error)
+        case click.UsageError():
+            help_of = f"{error.ctx.command_path} --help" if error.ctx else "lookalike --help"
+            return Problem("usage", error.format_message(), f"Try `{help_of}`.")
+        case click.ClickException():
+            return Problem("usage", error.format_message())
+        case click.Abort():
+            return Problem("interrupted", "Interrupted.")
+        case StoreError() | ModelError() | OpsError():
+            return Problem(_snake(type(error).__name__), _sentence(str(error)))
+    return Problem(
+        "defect",
+        f"lookalike met a defect of its own: {type(error).__name__}: {error}",
+        "Run it again with --debug and report what it shows.",
+    )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")

@@ -1,0 +1,151 @@
+"""``lookalike search``: ask, wait, print the hits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ops.cli.console import Console, leave
+from ops.cli.exits import Exit
+from ops.cli.ingest import is_url
+from ops.cli.options import COLLECTION, Command, settings_options
+from ops.cli.session import opened
+from ops.cli.sheet import write_contact_sheet
+from workers.client import Client
+from workers.errors import NotFound, Rejected, Unavailable
+from workers.records import FoundImage, Search, SearchState
+from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
+from workers.settings import Settings
+
+DEFAULT_TIMEOUT_S = 60.0
+
+_ID_CHARS = 32
+
+
+@click.command(cls=Command)
+@click.argument("image", metavar="FILE|URL|ID")
+@click.option("-k", type=int, default=DEFAULT_K, show_default=True, help="Number of hits.")
+@click.option(
+    "--effort",
+    type=int,
+    default=DEFAULT_EFFORT,
+    show_default=True,
+    help=f"{MIN_EFFORT} (quick) to {MAX_EFFORT} (compares every image).",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the query and its hits as one PNG.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_TIMEOUT_S,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
+@settings_options(*COLLECTION)
+@click.pass_obj
+def search(
+    console: Console,
+    image: str,
+    k: int,
+    effort: int,
+    contact_sheet: Path | None,
+    timeout_s: float,
+    settings: Settings,
+) -> None:
+    """Find the images that look like one: a file (- is standard input), a URL or a stored image.
+
+    A part of the collection that did not answer in time makes the result partial, and the exit
+    code 1.
+    """
+    with opened(settings, console) as client:
+        answer = ask(client, image, k=k, effort=effort, timeout_s=timeout_s)
+        console.result(answer, summary(answer))
+        if contact_sheet is not None:
+            write_contact_sheet(client, answer, contact_sheet)
+            console.note(f"Contact sheet: {contact_sheet}")
+    leave(Exit.DONE if answer.state is SearchState.DONE else Exit.FAILED)
+
+
+def ask(client: Client, image: str, *, k: int, effort: int, timeout_s: float) -> Search:
+    """Search with what a person named, and return the answer.
+
+    Raises:
+        NotFound: There is no such file or image.
+        Rejected: The image cannot be searched with.
+        Unavailable: The broker does not answer, or no worker did in time.
+    """
+    found = client.wait_search(_submit(client, image, k=k, effort=effort).ticket, timeout_s)
+    if found.state.open:
+        client.cancel_search(found.ticket)
+        raise Unavailable(
+            f"There is no answer after {timeout_s:g} s; {_ahead(found)}.",
+            remedy="Start `lookalike worker`, or give it more time with --timeout.",
+            code="no_answer",
+        )
+    if found.error is not None:
+        raise Rejected(found.error.message, remedy=found.error.remedy, code=found.error.code)
+    return found
+
+
+def _submit(client: Client, image: str, *, k: int, effort: int) -> Search:
+    if is_url(image):
+        return client.submit_search(url=image, k=k, effort=effort)
+    if image == "-":
+        upload = ("standard input", sys.stdin.buffer)
+        return client.submit_search(upload=upload, k=k, effort=effort)
+    path = Path(image).expanduser()
+    if path.is_file():
+        with path.open("rb") as stream:
+            return client.submit_search(upload=(path.name, stream), k=k, effort=effort)
+    if len(image) == _ID_CHARS and not path.exists():
+        return client.submit_search(image_id=image, k=k, effort=effort)
+    raise NotFound(f"{image} is no file, URL or image id.", remedy="Check the path.")
+
+
+def summary(answer: Search) -> str:
+    """Return the hits as a table, with the report in one line below it."""
+    if not answer.hits:
+        return "Nothing was found: the collection is empty. `lookalike ingest FOLDER` fills it."
+    lines = ["rank  distance  bits  source"]
+    lines += [_row(hit) for hit in answer.hits]
+    return "\n".join([*lines, *_told(answer.report)])
+
+
+def _row(hit: FoundImage) -> str:
+    source = hit.sources[0] if hit.sources else hit.id
+    more = f" (and {len(hit.sources) - 1} more)" if len(hit.sources) > 1 else ""
+    return f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.hamming:4d}  {source}{more}"
+
+
+def _told(report: dict[str, Any] | None) -> list[str]:
+    if report is None:
+        return []
+    if report["complete"]:
+        reach = "these are all images"
+    else:
+        reach = f"nothing missed up to {report['radius']} differing bits"
+    how = (
+        f"{report['timings_ms']['total']:.0f} ms; {report['reranked']:,} of "
+        f"{report['candidates']:,} candidates in {report['buckets']:,} buckets were compared; "
+        f"{reach}."
+    )
+    lines = [how]
+    if report["groups_answered"] < report["groups_asked"]:
+        lines.append(
+            f"Partial: {report['groups_answered']} of {report['groups_asked']} parts answered "
+            "in time."
+        )
+    return lines
+
+
+def _ahead(found: Search) -> str:
+    if found.state is SearchState.RUNNING:
+        return "it is being worked on"
+    return f"{found.position or 0} searches wait before it"

@@ -1,0 +1,39 @@
+"""Opening the collection for a command, with a word to people where it takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from models.catalogue import DEFAULT_BUNDLES, ensure_bundle
+from ops.cli.console import Console
+from ops.lock import make_data_dir
+from workers.client import Client
+from workers.settings import Settings
+
+
+@contextmanager
+def opened(settings: Settings, console: Console, *, serve: bool = False) -> Iterator[Client]:
+    """Open a client that may ingest any folder, as the person at the command line may read it.
+
+    Raises:
+        WorkerError: A setting, the data directory or the ledger cannot be used.
+        ModelError: The bundle cannot be used.
+    """
+    make_data_dir(settings.data_dir)
+    ready_bundle(settings, console)
+    with Client.open(settings, trusted=True, serve=serve) as client:
+        yield client
+
+
+def ready_bundle(settings: Settings, console: Console) -> None:
+    """Assemble the model bundle if that was not done yet, and say so, because it takes seconds.
+
+    Raises:
+        ModelError: The bundle cannot be used.
+    """
+    assembled = any(settings.cache_dir.glob(f"{settings.bundle}-*"))
+    if assembled or settings.bundle not in DEFAULT_BUNDLES:
+        return
+    with console.step(f"Making the model bundle {settings.bundle} ready, the first time only"):
+        ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
