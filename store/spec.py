@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from store.codes import bytes_per_code, padding_mask
@@ -173,13 +173,20 @@ class Partial:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, as msgpack and JSON take them."""
-        return asdict(self)
+        plain = {name: getattr(self, name) for name in _PARTIAL_FIELDS}
+        plain["hits"] = [{name: getattr(hit, name) for name in _HIT_FIELDS} for hit in self.hits]
+        return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
         """Return the partial that `to_dict` was called on, also after a trip as JSON."""
         hits = [Hit(**{**hit, "sources": tuple(hit["sources"])}) for hit in plain["hits"]]
         return cls(**{**plain, "hits": hits})
+
+
+# Not `asdict`, which copies a thousand hits value by value.
+_HIT_FIELDS = tuple(each.name for each in fields(Hit))
+_PARTIAL_FIELDS = tuple(each.name for each in fields(Partial))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
