@@ -6,12 +6,14 @@ in either case the caller gets a :class:`Failure` for that one file.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import resource
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -21,10 +23,12 @@ from PIL import Image
 
 from models.preprocess import Preprocess
 from workers.decode import Decoded, Limits, decode, read_file
-from workers.errors import Failed, Rejected, WorkerError
+from workers.errors import Failed, Rejected, Unavailable, WorkerError
 from workers.files import Files, writing
 from workers.records import Failure
 from workers.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # Files in one message to a child: fewer messages, and a shorter list to redo when a child dies.
 _SLICE = 8
@@ -75,19 +79,20 @@ class Decoders:
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         kit = _Kit(preprocess, limits, files, settings.decode_memory_bytes, niceness)
         self._timeout_s = settings.decode_timeout_s
-        self._pool = ProcessPool(
-            max_workers=processes,
-            initializer=_start_child,
-            initargs=(kit,),
-            # A fork would copy the parent's threads' locks, the network's among them.
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._processes = processes
+        self._kit = kit
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pool = self._new_pool()
 
     def decode(self, files: Sequence[ToDecode]) -> list[Decoded | Failure]:
         """Decode files and write their thumbnails.
 
         Returns:
             One entry per file, in their order.
+
+        Raises:
+            Unavailable: The decoders are closed.
         """
         slices = [files[first : first + _SLICE] for first in range(0, len(files), _SLICE)]
         futures = [self._schedule(part) for part in slices]
@@ -97,25 +102,58 @@ class Decoders:
         return done
 
     def close(self) -> None:
-        """End the children; what they are at is lost."""
+        """End the children; what they are at is lost. May be called again."""
+        with self._lock:
+            self._closed = True
+            self._end_pool()
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._processes,
+            initializer=_start_child,
+            initargs=(self._kit,),
+            # A fork would copy the parent's threads' locks, the network's among them.
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def _end_pool(self) -> None:
         self._pool.stop()
         self._pool.join()
 
     def _schedule(self, part: Sequence[ToDecode]) -> Future[list[Decoded | Failure]]:
-        timeout_s = self._timeout_s * len(part)
-        return self._pool.schedule(_decode_all, args=(part,), timeout=timeout_s)
+        # A whole slice has the time of one file: slices are done in a moment, and one that is
+        # not is redone file by file.
+        with self._lock:
+            if self._closed:
+                raise Unavailable("The decoders are closed.", code="closed")
+            try:
+                return self._pool.schedule(_decode_all, args=(part,), timeout=self._timeout_s)
+            except RuntimeError:
+                logger.warning("A decoder died while it had nothing to do; all are replaced.")
+                self._end_pool()
+                self._pool = self._new_pool()
+                return self._pool.schedule(_decode_all, args=(part,), timeout=self._timeout_s)
 
     def _collect(
         self, part: Sequence[ToDecode], future: Future[list[Decoded | Failure]]
     ) -> list[Decoded | Failure]:
         try:
-            return future.result()
-        except (TimeoutError, ProcessExpired) as error:
+            return self._result(part, future)
+        except (TimeoutError, ProcessExpired, BrokenProcessPool) as error:
             if len(part) == 1:
                 return [Failure.of(self._lost(part[0], error))]
         # One of them took the child down; only by itself can it be told which.
         alone = [self._schedule([file]) for file in part]
         return [self._collect([file], one)[0] for file, one in zip(part, alone, strict=True)]
+
+    def _result(
+        self, part: Sequence[ToDecode], future: Future[list[Decoded | Failure]]
+    ) -> list[Decoded | Failure]:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            # A child died that was not at work. The pool is broken by it and no file is at fault.
+            return self._schedule(part).result()
 
     def _lost(self, file: ToDecode, error: Exception) -> WorkerError:
         if isinstance(error, TimeoutError):
@@ -170,4 +208,9 @@ def _decode_one(file: ToDecode, kit: _Kit) -> Decoded | Failure:
             out.write(thumbnail)
     except WorkerError as error:
         return Failure.of(error)
+    except Exception as error:
+        logger.exception("%s could not be decoded; the rest of its batch goes on.", file.label)
+        return Failure.of(
+            Failed(f"{file.label} could not be decoded: {error!r}.", code="internal")
+        )
     return decoded

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,12 @@ from typing import BinaryIO
 from workers.errors import Failed, Rejected, TooLarge
 
 _CHUNK_BYTES = 1 << 20
+_NO_LINKS = (
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+)  # file systems without them
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,21 @@ class Files:
         """Keep an upload's bytes under the image's id.
 
         The spooled file stays, as a second name of the same bytes, until its owner drops it.
+
+        Raises:
+            Failed: It cannot be written, or is not in the spool any more.
         """
         target = self.original(image_id)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(spooled)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise _cannot_write(target, error) from error
+            with spooled.open("rb") as source, writing(target) as copy:
+                shutil.copyfileobj(source, copy)
 
     def sweep_spool(self, *, needed: Callable[[], set[str]], older_than_s: float) -> int:
         """Delete spooled files that nobody waits for; return how many.
@@ -112,13 +130,19 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield target
         part.replace(path)
     except OSError as error:
-        raise Failed(
-            f"{path} cannot be written: {error.strerror or error}.",
-            remedy="Free some space or give the worker access to the data directory.",
-            code="cannot_write",
-        ) from error
+        raise _cannot_write(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        # What keeps it from being deleted has kept it from being made.
+        with suppress(OSError):
+            part.unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> Failed:
+    return Failed(
+        f"{path} cannot be written: {error.strerror or error}.",
+        remedy="Free some space or give the worker access to the data directory.",
+        code="cannot_write",
+    )
 
 
 def empty_file(label: str) -> Rejected:
