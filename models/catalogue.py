@@ -131,17 +131,41 @@ def _assemble(name: str, latent: bytes, target: Path) -> None:
 
 
 def _write_default(name: str, latent: bytes, path: Path) -> None:
-    backbone = _BACKBONES[name]
-    variant, weights = lite.VARIANTS[backbone], WEIGHTS[backbone]
     with np.load(io.BytesIO(latent)) as arrays:
         layer = dict(arrays)
-    model = lite.build_lite(variant, weights.read(), layer["weight"], layer["bias"])
-    network = model.SerializeToString()
+    write_lite_bundle(path, name=name, backbone=_BACKBONES[name], **layer)
+
+
+def write_lite_bundle(
+    path: Path,
+    *,
+    name: str,
+    backbone: str,
+    weight: NDArray[Any],
+    bias: NDArray[Any],
+    centres: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write a bundle of an EfficientNet-Lite and a latent layer.
+
+    Args:
+        path: The bundle's directory, which must exist.
+        name: The bundle's name.
+        backbone: A key of `WEIGHTS`.
+        weight: Of the latent layer, shape=(B, D).
+        bias: Of the latent layer, shape=(B,).
+        centres: Centre codes, shape=(M, ceil(B/8)), dtype=uint8, or None.
+
+    Raises:
+        BundleError: A file cannot be written.
+        WeightsError: The backbone's weights are missing, or the latent layer does not fit them.
+    """
+    variant, weights = lite.VARIANTS[backbone], WEIGHTS[backbone]
+    network = lite.build_lite(variant, weights.read(), weight, bias).SerializeToString()
     bundle = Bundle(
         path=path,
         name=name,
         licence=weights.licence,
-        bits=len(layer["bias"]),
+        bits=len(bias),
         dims=lite.DIMS,
         metric="cosine",
         preprocess=preprocess(variant),
@@ -150,6 +174,6 @@ def _write_default(name: str, latent: bytes, path: Path) -> None:
         latent_name=lite.LATENT,
         code_threshold=0.5,
         sha256=hashlib.sha256(network).hexdigest(),
-        centres=layer.get("centres"),
+        centres=centres,
     )
     write_bundle(bundle, network)

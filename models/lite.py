@@ -157,8 +157,8 @@ def _add_latent(
         raise WeightsError(
             f"expected a latent weight of shape ({len(bias)}, {DIMS}), got {weight.shape}"
         )
-    # A 1x1 convolution and not a matrix product: the product rounds differently from one batch
-    # size to the next, and a bit near the threshold would depend on the company an image is in.
+    # A 1x1 convolution and not a matrix product over the batch: it is computed image by image,
+    # so no bit can depend on the company that an image is in.
     inputs = [
         pooled,
         graph.constant("latent.weight", weight[:, :, None, None].astype(np.float32)),

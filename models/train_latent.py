@@ -1,0 +1,136 @@
+"""Learns, measures and writes a latent layer for the default bundles.
+
+`python -m models.train_latent --help` lists the options; models/latent/README.md has the
+commands of the committed layers. Needs the extra `train`.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import corpus
+from models.bundle import load_bundle
+from models.catalogue import WEIGHTS, write_lite_bundle
+from models.centres import learn_centres
+from models.corpus import Corpus, features, list_corpus
+from models.engine import Engine, open_engine
+from models.latent_figures import copies, retrieval
+from models.latent_layer import Examples, Layer, Recipe, learn_latent
+from models.lite import DIMS
+
+RECIPE = Recipe(
+    epochs=12,
+    batch=512,
+    rate=3e-3,
+    label_share=0.5,
+    similarity=1.0,
+    sharpness=8.0,
+    stability=1.0,
+    balance=0.3,
+)
+_ROUNDS = 25
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    options = _parser().parse_args(arguments)
+    with _backbone(options.backbone) as engine:
+        labelled, photos = list_corpus(options.labelled), list_corpus(options.photos)
+        examples = _examples(engine, labelled, photos, options)
+        layer = learn_latent(examples, bits=options.bits, recipe=RECIPE, seed=options.seed)
+        centres = _centres(layer.codes(examples.features), options)
+        arrays: dict[str, Any] = {"weight": layer.weight, "bias": layer.bias, **centres}
+        np.savez(options.out, **arrays)
+        figures = _figures(engine, layer, labelled, options)
+    json.dump(figures, sys.stdout, indent=2)
+
+
+def _figures(
+    engine: Engine, layer: Layer, labelled: Corpus, options: argparse.Namespace
+) -> dict[str, Any]:
+    validation, cache = list_corpus(options.validation), options.cache
+    found = retrieval(layer, engine, labelled, validation, seed=options.seed, cache=cache)
+    distances = {
+        name: copies(layer, engine, list_corpus(folder), cache=cache)
+        for name, folder in (("photos", options.photos), ("unseen", options.unseen))
+    }
+    return {"retrieval": found, "copies": distances}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models.train_latent", description=__doc__)
+    add = parser.add_argument
+    add("--labelled", type=Path, required=True, help="folder of class folders to learn from")
+    add("--photos", type=Path, required=True, help="folder of photos CLASS_name.jpg, every class")
+    add("--validation", type=Path, required=True, help="folder of class folders to measure on")
+    add("--unseen", type=Path, required=True, help="folder of photos to measure distorted copies")
+    add("--backbone", choices=sorted(WEIGHTS), default="lite0", help="default: %(default)s")
+    add("--bits", type=int, required=True, help="length of the codes")
+    add("--centres", type=int, default=0, help="how many centre codes to learn (default: none)")
+    add("--views", type=int, default=12, help="distorted copies of a photo (default: %(default)s)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--cache", type=Path, required=True, help="folder that keeps features between runs")
+    add("--out", type=Path, required=True, help="file to write, NAME.npz")
+    return parser
+
+
+@contextmanager
+def _backbone(name: str) -> Iterator[Engine]:
+    """Open the network with an empty latent layer: only its features matter here."""
+    with tempfile.TemporaryDirectory() as scratch:
+        nothing = np.zeros((1, DIMS), np.float32)
+        write_lite_bundle(
+            Path(scratch), name=name, backbone=name, weight=nothing, bias=nothing[:, 0]
+        )
+        with open_engine(load_bundle(Path(scratch)), threads=2) as engine:
+            yield engine
+
+
+def _examples(
+    engine: Engine, labelled: Corpus, photos: Corpus, options: argparse.Namespace
+) -> Examples:
+    """Labelled images with one distorted copy each; photos with many, paired in a ring."""
+    weights = WEIGHTS[options.backbone].read()
+    if len(photos.classes) != len(weights["_fc.bias"]):
+        raise SystemExit(f"expected a photo of each of {len(weights['_fc.bias'])} classes")
+    cache = options.cache
+    small = features(labelled, engine, cache=cache)
+    small_copies = features(labelled, engine, view=corpus.distorted, cache=cache)
+    plain = features(photos, engine, cache=cache)
+    views = [plain] + [
+        features(photos, engine, view=corpus.distorted, seed=seed, cache=cache)
+        for seed in range(options.views)
+    ]
+    classes = np.searchsorted(photos.classes, labelled.classes)
+    return Examples(
+        features=np.concatenate([small, *views]),
+        copies=np.concatenate([small_copies, *views[1:], views[0]]),
+        labels=np.concatenate([classes[labelled.labels], *[photos.labels] * len(views)]),
+        groups=np.repeat([0, 1], [len(small), len(views) * len(photos.paths)]),
+        class_weight=weights["_fc.weight"],
+        class_bias=weights["_fc.bias"],
+    )
+
+
+def _centres(
+    codes: NDArray[np.uint8], options: argparse.Namespace
+) -> dict[str, NDArray[np.uint8]]:
+    if not options.centres:
+        return {}
+    return {
+        "centres": learn_centres(
+            codes, options.centres, bits=options.bits, rounds=_ROUNDS, seed=options.seed
+        )
+    }
+
+
+if __name__ == "__main__":
+    main()

