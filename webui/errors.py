@@ -109,7 +109,8 @@ def _of_worker_error(error: WorkerError) -> Response:
     status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
     if status == 500:
         return _of_surprise(error)
-    return respond(ErrorAnswer(error.code, error.message, error.remedy, status))
+    _, generic_remedy = _HTTP_CODES.get(status, ("", ""))
+    return respond(ErrorAnswer(error.code, error.message, error.remedy or generic_remedy, status))
 
 
 def _of_http_exception(error: HTTPException) -> Response:

@@ -83,7 +83,9 @@ class QuerySchema(Schema):
 
     kind = fields.String(metadata=described("upload, url or image."))
     label = fields.String(metadata=described("File name, address or image id, for people."))
-    image_id = fields.String(metadata=described("The stored image, when it is one."))
+    image_id = fields.String(
+        allow_none=True, dump_default=None, metadata=described("The stored image, when it is one.")
+    )
 
 
 class FoundImageSchema(Schema):
@@ -101,11 +103,37 @@ class FoundImageSchema(Schema):
     original_url = _ImageLink("images.original", "Path of the file itself.")
 
 
+class ReportSchema(Schema):
+    """How an answer came about."""
+
+    bundle = fields.String(metadata=described("Model bundle that it was found with."))
+    effort = _count("Effort asked for.")
+    shards_asked = _count("Parts of the collection.")
+    shards_answered = _count("Parts that answered in time; fewer make the search `partial`.")
+    groups_asked = _count("Probes sent: groups of neighbouring buckets, over all shards.")
+    groups_answered = _count("Probes that answered in time.")
+    buckets = _count("Buckets looked into.")
+    radius = _count(
+        "Every image whose code differs in at most so many bits was considered; -1 is no promise."
+    )
+    complete = fields.Boolean(metadata=described("Whether every image was considered."))
+    candidates = _count("Images whose code was compared.")
+    reranked = _count("Images whose feature was compared.")
+    timings_ms = fields.Dict(
+        keys=fields.String(),
+        values=fields.Float(),
+        metadata=described(
+            "Milliseconds of each stage. `total` is the whole; `probe_*` are sums over the "
+            "probes, which run side by side inside of `fan_out`."
+        ),
+    )
+
+
 class SearchSchema(Schema):
     """A search, at any point of its life."""
 
     ticket = fields.String(metadata=described("Names the search; keep it secret or share it."))
-    state = fields.Enum(SearchState, by_value=True)
+    state = fields.Enum(SearchState, by_value=fields.String)
     query = fields.Nested(QuerySchema)
     k = _count("Most hits asked for.")
     effort = _count("Effort asked for.")
@@ -117,14 +145,7 @@ class SearchSchema(Schema):
         allow_none=True, metadata=described("Searches ahead of it while it is queued.")
     )
     hits = fields.List(fields.Nested(FoundImageSchema), metadata=described("Nearest first."))
-    report = fields.Dict(
-        keys=fields.String(),
-        allow_none=True,
-        metadata=described(
-            "How the answer came about: buckets probed, Hamming radius up to which it is "
-            "complete, candidates, re-ranked, and milliseconds of each stage."
-        ),
-    )
+    report = fields.Nested(ReportSchema, allow_none=True)
     error = fields.Nested(ProblemSchema, allow_none=True)
 
 
@@ -133,7 +154,7 @@ class JobJsonSchema(Schema):
 
     kind = fields.Enum(
         JobKind,
-        by_value=True,
+        by_value=fields.String,
         required=True,
         validate=validate.NoneOf([JobKind.UPLOAD], error="Send files as multipart/form-data."),
     )
@@ -193,9 +214,9 @@ class JobSchema(Schema):
     """A job that brings images into the collection."""
 
     id = fields.String()
-    kind = fields.Enum(JobKind, by_value=True)
+    kind = fields.Enum(JobKind, by_value=fields.String)
     label = fields.String(metadata=described("Name of the job, for people."))
-    state = fields.Enum(JobState, by_value=True)
+    state = fields.Enum(JobState, by_value=fields.String)
     counts = fields.Nested(CountsSchema)
     listing_done = fields.Boolean(metadata=described("Whether `submitted` is final."))
     created_at = _time("When it was asked.")
@@ -231,7 +252,7 @@ class JobsSchema(Schema):
 class ItemsQuery(Schema):
     """Which items of a job to list, in their order."""
 
-    state = fields.Enum(ItemState, by_value=True, metadata=described("Only these."))
+    state = fields.Enum(ItemState, by_value=fields.String, metadata=described("Only these."))
     limit = fields.Integer(load_default=100, validate=validate.Range(1, MAX_PAGE))
     after = fields.Integer(load_default=0, metadata=described("The `next` of the page before."))
 
@@ -241,7 +262,7 @@ class ItemSchema(Schema):
 
     id = fields.Integer()
     source = fields.String(metadata=described("Path, address, or name of the uploaded file."))
-    state = fields.Enum(ItemState, by_value=True)
+    state = fields.Enum(ItemState, by_value=fields.String)
     problem = fields.Nested(ProblemSchema, allow_none=True)
     image_id = fields.String(allow_none=True, metadata=described("The image that it is."))
     attempts = _count("Times that a worker took it up.")

@@ -7,7 +7,7 @@ between requests is closed. Bodies past half a megabyte are buffered in temporar
 
 from __future__ import annotations
 
-import logging
+import socket
 import threading
 import time
 from typing import Any
@@ -15,17 +15,15 @@ from typing import Any
 from flask import Flask, json
 from waitress import create_server, wasyncore
 from waitress.channel import HTTPChannel
-from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
 
 from webui.context import site_of
 from webui.errors import ErrorAnswer
 from workers.errors import Conflict
 
-log = logging.getLogger(__name__)
-
 _CONNECTIONS = 1_000
 _SILENCE_S = 120
+_BACKLOG = 1_024
 # Room for the multipart framing, so that the application answers what is only just too large.
 _FRAMING_BYTES = 1 << 20
 _DRAIN_S = 5.0
@@ -61,15 +59,14 @@ class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 class SiteServer:
     """Serves one application until :meth:`stop` is called, from a signal handler or a thread."""
 
-    def __init__(self, app: Flask, *, host: str, port: int) -> None:
+    def __init__(self, app: Flask, listening: socket.socket) -> None:
         self._site = site_of(app)
         self._map: dict[int, Any] = {}
         self._stopping = threading.Event()
-        self._waitress = create_server(
+        self._listener = create_server(
             app,
             map=self._map,
-            host=host,
-            port=port,
+            sockets=[listening],
             threads=self._site.settings.web_threads,
             connection_limit=_CONNECTIONS,
             channel_timeout=_SILENCE_S,
@@ -77,43 +74,42 @@ class SiteServer:
             asyncore_use_poll=True,
             ident="lookalike",
         )
-        for listener in self._listeners():
-            listener.channel_class = _Channel
+        self._listener.channel_class = _Channel
 
     @property
     def address(self) -> tuple[str, int]:
         """Numeric host and port that the server listens on."""
-        first = self._listeners()[0]
-        return str(first.effective_host), int(first.effective_port)
+        return str(self._listener.effective_host), int(self._listener.effective_port)
 
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the site."""
         host, port = self.address
-        named = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
-        return f"http://{f'[{named}]' if ':' in named and named[0] != '[' else named}:{port}/"
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        return f"http://[{here}]:{port}/" if ":" in here else f"http://{here}:{port}/"
 
     def run(self) -> None:
         """Serve until :meth:`stop` is called; returns once what was begun is answered."""
-        while not self._stopping.is_set():
-            self._turn(1.0)
-        self._drain()
+        try:
+            while not self._stopping.is_set():
+                self._turn(1.0)
+        finally:
+            self._drain()
 
     def stop(self) -> None:
         """Ask :meth:`run` to return soon; may be called from anywhere, more than once."""
         self._stopping.set()
-        for listener in self._listeners():
-            listener.pull_trigger()
+        if self._map:  # not yet over
+            self._listener.pull_trigger()
 
     def _drain(self) -> None:
         # Order: take no connections, let the long polls go, send what is ready, end the threads.
-        for listener in self._listeners():
-            listener.accepting = False
+        self._listener.accepting = False
         self._site.polls.stop()
         end = time.monotonic() + _DRAIN_S
         while self._busy() and time.monotonic() < end:
             self._turn(_TICK_S)
-        self._waitress.task_dispatcher.shutdown(timeout=max(end - time.monotonic(), _TICK_S))
+        self._listener.task_dispatcher.shutdown(timeout=max(end - time.monotonic(), _TICK_S))
         wasyncore.close_all(self._map)
 
     def _turn(self, timeout_s: float) -> None:
@@ -121,9 +117,6 @@ class SiteServer:
 
     def _busy(self) -> bool:
         return any(isinstance(one, _Channel) and one.busy for one in list(self._map.values()))
-
-    def _listeners(self) -> list[Any]:
-        return [one for one in list(self._map.values()) if isinstance(one, BaseWSGIServer)]
 
 
 def make_server(app: Flask, *, host: str, port: int) -> SiteServer:
@@ -137,8 +130,14 @@ def make_server(app: Flask, *, host: str, port: int) -> SiteServer:
     Raises:
         Conflict: The port is taken, or the address is not one of this machine.
     """
+    return SiteServer(app, _listen(host, port))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Before waitress is made: it starts its threads before it looks whether the port is free.
     try:
-        return SiteServer(app, host=host, port=port)
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise Conflict(
             f"The site cannot listen on {host}:{port}: {error.strerror or error}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import unicodedata
+from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from flask import Request
@@ -21,11 +22,20 @@ _MEMORY_BYTES = 64 << 10
 class UploadRequest(Request):
     """A request whose files stay in memory only while they are tiny."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._open = ExitStack()
+
     def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
         # werkzeug's own bound of 500 kB for each file is 200 MB in memory for 400 files.
-        # The form parser hands the stream on, and the request closes it at its end.
-        spool = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES, mode="rb+")  # noqa: SIM115
-        return cast(IO[bytes], spool)
+        return self._open.enter_context(
+            cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES, mode="rb+"))
+        )
+
+    def close(self) -> None:
+        """Close the files, also those of a form that was refused half-way."""
+        super().close()
+        self._open.close()
 
 
 def named_stream(file: FileStorage) -> tuple[str, BinaryIO]:

@@ -1,16 +1,15 @@
 // The search page: ask, follow the ticket, show the answer.
 
 import { post, remove } from "./api.js";
-import { badge, byId, clear, el, onFilesDropped, showProblem, sourceNode } from "./dom.js";
+import { filePreview, hasAnswer, hitCard, preview, queryNode, remarkOn, stateText } from "./answer.js";
+import { badge, byId, clear, el, onFilesDropped, showProblem } from "./dom.js";
 import { follow, isOpen } from "./follow.js";
-import { count, duration, milliseconds, moment, number } from "./format.js";
-import { describe, originalLink, searchPath, sourceLine, thumbnail } from "./imagecard.js";
+import { duration, moment, number } from "./format.js";
 import { reportNode } from "./report.js";
 import { status } from "./status.js";
 
 const WAIT_S = 2;
 const TICK_MS = 100;
-const FINISHED = new Set(["done", "partial"]);
 
 const files = new Map(); // ticket -> File, to search again with other options
 let shown = null; // the search on the page
@@ -37,6 +36,7 @@ function begin() {
   controller.abort();
   controller = new AbortController();
   for (const id of ["problem", "hits", "report", "actions", "state", "query"]) clear(byId(id));
+  shown = null;
   byId("answer").hidden = false;
   document.body.classList.add("answered");
   return controller.signal;
@@ -92,19 +92,18 @@ function fail(error) {
 }
 
 function show(search) {
-  const before = shown?.ticket === search.ticket ? shown.state : null;
+  const changed = shown?.state !== search.state;
+  const known = shown !== null;
   shown = search;
-  if (before === null || (before !== search.state && !files.has(search.ticket))) showQuery(search.query, queryImage(search));
   setState(search.state, stateText(search));
+  if (!changed) return; // a button that is about to be pressed stays where it is
+  if (!known || !files.has(search.ticket)) showQuery(search.query, queryImage(search));
   byId("actions").replaceChildren(...actionsFor(search));
   if (!isOpen(search)) showOutcome(search);
 }
 
-function stateText(search) {
-  if (search.state === "queued") return search.position ? `${count(search.position, "search", "searches")} ahead` : "next in line";
-  if (!FINISHED.has(search.state)) return "";
-  const took = milliseconds((search.finished_at - search.created_at) * 1000);
-  return `${count(search.hits.length, "hit")} in ${took}`;
+function showQuery(query, image) {
+  byId("query").replaceChildren(queryNode(query, image));
 }
 
 let clock = null;
@@ -112,7 +111,8 @@ let clock = null;
 function setState(state, text = "") {
   const open = ["sending", "queued", "running"].includes(state);
   const line = el("p", { class: "state" }, badge(state), text && el("span", {}, text));
-  byId("state").replaceChildren(line);
+  // The same again would be read out again.
+  if (byId("state").textContent !== line.textContent) byId("state").replaceChildren(line);
   byId("answer").setAttribute("aria-busy", String(open));
   document.body.classList.toggle("busy", open);
   if (open) startClock();
@@ -135,34 +135,11 @@ function stopClock() {
   byId("elapsed").textContent = "";
 }
 
-function showQuery(query, image) {
-  const label = query.kind === "url" ? sourceNode(query.label) : el("span", { class: "path" }, queryLabel(query));
-  byId("query").replaceChildren(
-    el("figure", {}, image, el("figcaption", {}, el("span", { class: "quiet" }, "Searched with"), label)),
-  );
-}
-
-function queryLabel(query) {
-  return query.kind === "image" ? `stored image ${query.label.slice(0, 8)}…` : query.label;
-}
-
-function preview(source, whenLoaded = () => {}) {
-  const image = el("img", { src: source, alt: "The image that was searched with" });
-  image.addEventListener("load", whenLoaded, { once: true });
-  image.addEventListener("error", () => (whenLoaded(), image.remove()), { once: true });
-  return image;
-}
-
-function filePreview(file) {
-  const source = URL.createObjectURL(file);
-  return preview(source, () => URL.revokeObjectURL(source));
-}
-
 // The file that was chosen is at hand at once; the server has a small copy once it has decoded it.
 function queryImage(search) {
   if (files.has(search.ticket)) return filePreview(files.get(search.ticket));
   if (search.query.image_id) return preview(`/api/v1/images/${encodeURIComponent(search.query.image_id)}/thumbnail`);
-  return FINISHED.has(search.state) ? preview(`/api/v1/searches/${encodeURIComponent(search.ticket)}/thumbnail`) : null;
+  return hasAnswer(search) ? preview(`/api/v1/searches/${encodeURIComponent(search.ticket)}/thumbnail`) : null;
 }
 
 function actionsFor(search) {
@@ -170,7 +147,7 @@ function actionsFor(search) {
   const again = askedIn(search);
   return [
     again && el("button", { type: "button", onclick: () => ask(again) }, "Search again"),
-    FINISHED.has(search.state) && el("button", { type: "button", onclick: copyLink }, "Copy the link"),
+    hasAnswer(search) && el("button", { type: "button", onclick: copyLink }, "Copy the link"),
   ].filter(Boolean);
 }
 
@@ -192,35 +169,10 @@ async function copyLink(event) {
 
 function showOutcome(search) {
   if (search.report) byId("report").replaceChildren(reportNode(search.report));
-  byId("hits").replaceChildren(...search.hits.map(hitCard));
-  if (search.error) showProblem(byId("problem"), search.error);
-  else remark(search);
-  if (FINISHED.has(search.state)) byId("report").append(el("p", { class: "quiet" }, `Kept until ${moment(search.expires_at)}.`));
-}
-
-function remark(search) {
-  const say = (tone, message, remedy = "") => showProblem(byId("problem"), { message, remedy }, tone);
-  if (search.state === "partial") {
-    say("warn", "This answer is incomplete: a part of the collection did not answer in time.", "Nearer images may be missing. Search again; if it stays so, look at the workers.");
-  } else if (search.state === "expired") {
-    say("plain", "The result of this search is no longer kept.", "Search again with the same image.");
-  } else if (search.state === "cancelled") {
-    say("plain", "This search was cancelled.");
-  } else if (search.hits.length === 0) {
-    say("plain", "Nothing was found.", "The collection may be empty: add images on the jobs page.");
-  }
-}
-
-function hitCard(hit) {
-  const name = describe(hit);
-  const title = `distance ${hit.distance.toFixed(4)}, ${count(hit.hamming, "bit")} of the code differ`;
-  return el(
-    "li",
-    { class: "card" },
-    el("a", { class: "shot", href: searchPath(hit.id), title: "Search with this one", "aria-label": `Search with ${name}`, onclick: (event) => searchWith(event, hit.id) }, thumbnail(hit, "")),
-    el("div", { class: "under" }, el("span", { class: "distance", title }, el("span", { class: "sr" }, `Hit ${number(hit.rank)}, distance `), hit.distance.toFixed(3)), originalLink(hit)),
-    el("div", { class: "under quiet" }, sourceLine(hit)),
-  );
+  byId("hits").replaceChildren(...search.hits.map((hit) => hitCard(hit, searchWith)));
+  const remark = remarkOn(search);
+  if (remark) showProblem(byId("problem"), remark, remark.tone);
+  if (hasAnswer(search)) byId("report").append(el("p", { class: "quiet" }, `Kept until ${moment(search.expires_at)}.`));
 }
 
 function searchWith(event, imageId) {

@@ -1,0 +1,180 @@
+"""A person with a browser: search, search again with a hit, add images, delete one."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import PATIENCE_MS, Site
+from tests.webui.world import picture
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Six image files that differ."""
+    paths = [tmp_path / f"picture-{number}.png" for number in range(6)]
+    for number, path in enumerate(paths):
+        path.write_bytes(picture(number, side_px=160))
+    return paths
+
+
+def fill(site: Site, files: list[Path]) -> None:
+    """Bring files into the collection without a browser."""
+    job = site.client.ingest_uploads([(file.name, BytesIO(file.read_bytes())) for file in files])
+    assert site.client.wait_job(job.id, PATIENCE_MS / 1000).counts.indexed == len(files)
+
+
+def wide_open(page: Page) -> bool:
+    """Return whether the page is wider than the window."""
+    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+def test_search_with_a_file_then_with_a_hit_then_go_back(
+    page: Page, site: Site, files: list[Path]
+) -> None:
+    fill(site, files)
+    page.goto("/")
+    page.set_input_files("#file", files[2])
+    expect(page.locator("#state .badge")).to_have_text("done")
+    hits = page.locator("#hits .card")
+    expect(hits).to_have_count(len(files))
+    expect(hits.first.locator(".distance")).to_contain_text("0.000")
+    expect(hits.first).to_contain_text("picture-2.png")
+    expect(page.locator("#report")).to_contain_text("Every image was considered")
+    first_address = page.url
+    assert "ticket=" in first_address
+
+    second = hits.nth(1).locator("a.shot")
+    name = second.get_attribute("aria-label") or ""
+    second.click()
+    page.wait_for_url(lambda url: "ticket=" in url and url != first_address)
+    expect(hits.first.locator("a.shot")).to_have_attribute("aria-label", name)
+    expect(page.locator("#state .badge")).to_have_text("done")
+
+    page.go_back()
+    expect(hits.first).to_contain_text("picture-2.png")
+    assert page.url == first_address
+
+
+def test_a_kept_result_is_shown_to_whoever_has_its_address(
+    page: Page, browser: Browser, site: Site, files: list[Path]
+) -> None:
+    fill(site, files)
+    page.goto("/")
+    page.set_input_files("#file", files[0])
+    expect(page.locator("#hits .card")).to_have_count(len(files))
+    other = browser.new_context().new_page()
+    other.goto(page.url)
+    expect(other.locator("#hits .card")).to_have_count(len(files))
+    expect(other.locator("#query img")).to_be_visible()
+    other.context.close()
+
+
+def test_a_picture_can_be_pasted(page: Page, site: Site, files: list[Path]) -> None:
+    fill(site, files)
+    page.goto("/")
+    page.evaluate(
+        """async (bytes) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "image.png", { type: "image/png" }));
+          document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+        }""",
+        list(files[3].read_bytes()),
+    )
+    expect(page.locator("#hits .card").first).to_contain_text("picture-3.png")
+
+
+def test_what_fails_is_shown_with_its_remedy(page: Page, tmp_path: Path) -> None:
+    paper = tmp_path / "paper.pdf"
+    paper.write_bytes(b"%PDF-1.7 no picture")
+    page.goto("/")
+    page.set_input_files("#file", paper)
+    expect(page.locator("#state .badge")).to_have_text("failed")
+    expect(page.locator("#problem p")).to_have_count(2)
+
+
+def test_the_first_visit_says_how_to_begin(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#empty")).to_contain_text("lookalike ingest FOLDER")
+    page.goto("/collection")
+    expect(page.locator("#empty")).to_be_visible()
+
+
+def test_a_job_is_started_watched_and_finished(
+    page: Page, files: list[Path], tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    page.goto("/jobs")
+    page.set_input_files("#files", [*files, broken])
+    expect(page.locator("#chosen")).to_contain_text("7 files")
+    page.fill("#label", "my pictures")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile(r"/jobs/.+"))
+    expect(page.locator("h1")).to_have_text("my pictures")
+    expect(page.locator("#state")).to_have_text("done")
+    expect(page.locator("#percent")).to_have_text("100 %")
+    page.get_by_role("button", name="rejected", exact=True).click()
+    rows = page.locator("#items li")
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_contain_text("upload:broken.png")
+    expect(rows.first.locator(".reason code")).not_to_be_empty()
+    page.get_by_role("link", name="All jobs").click()
+    expect(page.locator("a.job")).to_contain_text("my pictures")
+    expect(page.locator("a.job")).to_contain_text("1 problem")
+
+
+def test_an_image_is_looked_at_and_deleted(page: Page, site: Site, files: list[Path]) -> None:
+    fill(site, files)
+    page.goto("/collection")
+    cards = page.locator("#images .card")
+    expect(cards).to_have_count(len(files))
+    page.get_by_role("button", name="Details of picture-4.png").click()
+    expect(page.locator("#details-facts")).to_contain_text(re.compile("160 . 160 pixels"))
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Yes, delete").click()
+    expect(cards).to_have_count(len(files) - 1)
+    expect(page.locator("#count")).to_have_text("5 images")
+    assert site.client.count() == len(files) - 1
+
+
+def test_the_keyboard_is_enough(page: Page, site: Site, files: list[Path]) -> None:
+    fill(site, files)
+    page.goto("/collection")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.get_by_role("button", name="Details of picture-5.png").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#details")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#details")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_phone(
+    browser: Browser, site: Site, files: list[Path], scheme: str
+) -> None:
+    fill(site, files)
+    context = browser.new_context(
+        base_url=site.url,
+        viewport={"width": 375, "height": 700},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        has_touch=True,
+    )
+    page = context.new_page()
+    for path in ("/", "/jobs", f"/jobs/{site.client.jobs()[0].id}", "/collection", "/api/v1/docs"):
+        page.goto(path)
+        page.wait_for_load_state("networkidle")
+        assert not wide_open(page), path
+    page.goto(f"/?image={site.client.recent().images[0].id}")
+    expect(page.locator("#hits .card")).to_have_count(len(files))
+    assert not wide_open(page)
+    context.close()

@@ -1,0 +1,65 @@
+// What the search page shows of one search.
+
+import { el, sourceNode } from "./dom.js";
+import { count, milliseconds, number } from "./format.js";
+import { describe, originalLink, searchPath, sourceLine, thumbnail } from "./imagecard.js";
+
+const FINISHED = new Set(["done", "partial"]);
+
+export const hasAnswer = (search) => FINISHED.has(search.state);
+
+export function stateText(search) {
+  if (search.state === "queued") return search.position ? `${count(search.position, "search", "searches")} ahead` : "next in line";
+  if (!hasAnswer(search)) return "";
+  const took = milliseconds((search.finished_at - search.created_at) * 1000);
+  return `${count(search.hits.length, "hit")} in ${took}`;
+}
+
+export function queryNode(query, image) {
+  const name = query.kind === "image" ? `stored image ${query.label.slice(0, 8)}…` : query.label;
+  const label = query.kind === "url" ? sourceNode(name) : el("span", { class: "path" }, name);
+  return el("figure", {}, image, el("figcaption", {}, el("span", { class: "quiet" }, "Searched with"), label));
+}
+
+export function preview(source, whenLoaded = () => {}) {
+  const image = el("img", { src: source, alt: "The image that was searched with" });
+  image.addEventListener("load", whenLoaded, { once: true });
+  image.addEventListener("error", () => (whenLoaded(), image.remove()), { once: true });
+  return image;
+}
+
+export function filePreview(file) {
+  const source = URL.createObjectURL(file);
+  return preview(source, () => URL.revokeObjectURL(source));
+}
+
+// What is to be said about an answer that is not a plain one.
+export function remarkOn(search) {
+  if (search.error) return { ...search.error, tone: "bad" };
+  if (search.state === "partial") {
+    return {
+      tone: "warn",
+      message: "This answer is incomplete: a part of the collection did not answer in time.",
+      remedy: "Nearer images may be missing. Search again; if it stays so, look at the workers.",
+    };
+  }
+  if (search.state === "expired") {
+    return { tone: "plain", message: "The result of this search is no longer kept.", remedy: "Search again with the same image." };
+  }
+  if (search.state === "cancelled") return { tone: "plain", message: "This search was cancelled." };
+  if (search.hits.length > 0) return null;
+  return { tone: "plain", message: "Nothing was found.", remedy: "The collection may be empty: add images on the jobs page." };
+}
+
+export function hitCard(hit, onSearch) {
+  const title = `distance ${hit.distance.toFixed(4)}, ${count(hit.hamming, "bit")} of the code differ`;
+  const link = { class: "shot", href: searchPath(hit.id), title: "Search with this one", "aria-label": `Search with ${describe(hit)}` };
+  const rank = el("span", { class: "sr" }, `Hit ${number(hit.rank)}, distance `);
+  return el(
+    "li",
+    { class: "card" },
+    el("a", { ...link, onclick: (event) => onSearch(event, hit.id) }, thumbnail(hit, "")),
+    el("div", { class: "under" }, el("span", { class: "distance", title }, rank, hit.distance.toFixed(3)), originalLink(hit)),
+    el("div", { class: "under quiet" }, sourceLine(hit)),
+  );
+}
