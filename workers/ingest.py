@@ -20,7 +20,7 @@ from store import Inserted, NewImage
 from workers.decode import Decoded
 from workers.decoders import ToDecode
 from workers.dispatch import Dispatcher
-from workers.errors import WorkerError
+from workers.errors import Unavailable, WorkerError
 from workers.fetch import Fetcher
 from workers.files import Files, writing
 from workers.ledger import Outcome, Work
@@ -59,9 +59,18 @@ def ingest(
     dispatcher.one_by_one(job_id, claim.suspects)
     hopeless = [work for work in claim.works if work.attempts > resources.settings.max_attempts]
     works = [work for work in claim.works if work not in hopeless]
-    outcomes = [_given_up(work) for work in hopeless] + take_in(resources, works, watch)
+    try:
+        outcomes = [_given_up(work) for work in hopeless] + take_in(resources, works, watch)
+    except Unavailable as error:
+        # A full disk or a damaged store is nobody's fault among the items. They wait for the
+        # sweep, which sends them again once their lease is over.
+        logger.exception("Job %s cannot go on now and is tried again later.", job_id)
+        items.release([work.id for work in claim.works])
+        resources.ledger.jobs.note_trouble(job_id, Problem.of(error))
+        return
     with watch.stage("ledger"):
         items.finish(outcomes)
+        resources.ledger.jobs.note_trouble(job_id, None)
         _tidy(resources.files, claim.works)
         settled = resources.ledger.jobs.settle(job_id)
     if not settled:
@@ -147,7 +156,7 @@ def _store(
     resources: Resources, good: Sequence[tuple[Work, Decoded]], watch: Stopwatch
 ) -> list[Outcome]:
     with watch.stage("embed"):
-        embedding = resources.engine.embed(np.stack([decoded.pixels for _, decoded in good]))
+        embedding = resources.embed(np.stack([decoded.pixels for _, decoded in good]))
     now = time.time()
     batch = [
         NewImage(

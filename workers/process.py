@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
+
+from celery.platforms import SecurityWarning
 
 from workers.dispatch import Dispatcher
 from workers.housekeeping import Housekeeper
@@ -30,6 +33,8 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
     Raises:
         WorkerError: A setting, the model bundle, the store or the ledger cannot be used.
     """
+    # Celery warns of root because of pickle, which is not accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     os.nice(lane.niceness)
     decoders = settings.decoders if lane.name == BULK_LANE else 1
     with Resources(settings, decoders=decoders) as resources:

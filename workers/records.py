@@ -173,7 +173,10 @@ class Job:
         listing_done: Whether ``submitted`` is final.
         rate_per_s: Items finished per second since the start; ``None`` before the first.
         eta_s: Seconds left at that rate; ``None`` while listing or before there is a rate.
-        pages: Pages visited and known, for a crawl.
+        error: Why the items could not be listed.
+        trouble: What keeps a running job from getting on, such as a full disk. It goes on by
+            itself when that is mended.
+        pages: Pages by state, for a crawl.
     """
 
     id: str
@@ -188,6 +191,7 @@ class Job:
     rate_per_s: float | None
     eta_s: float | None
     error: Problem | None
+    trouble: Problem | None = None
     pages: dict[str, int] | None = None
 
 

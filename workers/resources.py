@@ -10,9 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.bundle import Bundle
 from models.catalogue import ensure_bundle
-from models.engine import Engine, open_engine
+from models.engine import Embedding, Engine, open_engine
 from models.errors import ModelError
 from workers.decoders import Decoders
 from workers.errors import Unavailable
@@ -58,6 +61,17 @@ class Resources:
         """The network, ready to run."""
         threads = self.settings.engine_threads
         return self._once("engine", lambda: open_engine(self.bundle, threads=threads))
+
+    def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
+        """Run the network, see :meth:`models.engine.Engine.embed`.
+
+        Raises:
+            Unavailable: It failed, or gave numbers that are not finite.
+        """
+        try:
+            return self.engine.embed(pixels)
+        except ModelError as error:
+            raise Unavailable(f"The network failed: {error}", code="network") from error
 
     @property
     def shards(self) -> Shards:

@@ -6,6 +6,7 @@ at least four times as many as are asked for, and at 10 every image.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,8 +31,19 @@ from workers.resources import Resources
 from workers.settings import Settings
 from workers.stopwatch import Stopwatch
 
+logger = logging.getLogger(__name__)
+
 MIN_EFFORT, DEFAULT_EFFORT, MAX_EFFORT = 1, 4, 10
 DEFAULT_K = 24
+
+_NO_ANSWER = Problem(
+    "no_answer",
+    "No probe worker answered in time.",
+    "Start one with `lookalike worker`, or raise LOOKALIKE_SEARCH_TIMEOUT_S.",
+)
+_INTERNAL = Problem(
+    "internal", "The search failed for a reason inside lookalike.", "See the worker's log."
+)
 
 
 def candidates_for(effort: int, k: int) -> int | None:
@@ -41,12 +53,17 @@ def candidates_for(effort: int, k: int) -> int | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """The merged answer of those shards and groups that answered in time."""
+    """The merged answer of those shards and groups that answered in time.
+
+    Attributes:
+        problem: Why others did not, if so.
+    """
 
     merged: Partial
     asked: int
     answered: int
     shards_answered: int
+    problem: Problem | None
 
 
 def search(resources: Resources, app: Celery, ticket: str) -> None:
@@ -60,14 +77,28 @@ def search(resources: Resources, app: Celery, ticket: str) -> None:
         state, result = _answer(resources, app, work)
     except WorkerError as error:
         searches.finish(ticket, SearchState.FAILED, problem=Problem.of(error))
+    except Exception:
+        logger.exception("Search %s failed; its ticket says so.", ticket)
+        searches.finish(ticket, SearchState.FAILED, problem=_INTERNAL)
     else:
         searches.finish(ticket, state, result=result)
     _tidy(resources, work)
 
 
-def probe(resources: Resources, shard: int, group: int, groups: int, query: Query) -> Partial:
-    """Search one group of one shard's buckets."""
-    return resources.shards[shard].search(query, group=group, groups=groups)
+def probe(
+    resources: Resources, shard: int, group: int, groups: int, query: Query
+) -> dict[str, Any]:
+    """Search one group of one shard's buckets.
+
+    Returns:
+        In plain types, to be sent back: ``partial``, or the ``problem`` that there is none.
+    """
+    try:
+        partial = resources.shards.search(shard, query, group=group, groups=groups)
+    except WorkerError as error:
+        logger.exception("Shard %d could not be searched.", shard)
+        return {"problem": Problem.of(error).to_dict()}
+    return {"partial": partial.to_dict()}
 
 
 def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: float) -> Answer:
@@ -99,34 +130,38 @@ def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: f
             for shard in range(shards)
             for group in range(groups)
         ]
-        partials = [_collect(result, deadline) for result in results]
-    return _merged(partials, query.k, groups)
+        replies = [_collect(result, deadline) for result in results]
+    return _merged(replies, query.k, groups)
 
 
-def _merged(partials: Sequence[Partial | None], k: int, groups: int) -> Answer:
-    answered = [partial for partial in partials if partial is not None]
-    if not answered:
-        raise Failed(
-            "No probe worker answered in time.",
-            remedy="Start one with `lookalike worker`, or raise LOOKALIKE_SEARCH_TIMEOUT_S.",
-            code="no_answer",
-        )
-    of_shards = [partials[first : first + groups] for first in range(0, len(partials), groups)]
+def _merged(replies: Sequence[Partial | Problem], k: int, groups: int) -> Answer:
+    partials = [reply for reply in replies if isinstance(reply, Partial)]
+    problems = [reply for reply in replies if isinstance(reply, Problem)]
+    if not partials:
+        worst = problems[0]
+        raise Failed(worst.message, remedy=worst.remedy, code=worst.code)
+    of_shards = [replies[first : first + groups] for first in range(0, len(replies), groups)]
     return Answer(
-        merged=merge(answered, k),
-        asked=len(partials),
-        answered=len(answered),
-        shards_answered=sum(None not in of_shard for of_shard in of_shards),
+        merged=merge(partials, k),
+        asked=len(replies),
+        answered=len(partials),
+        shards_answered=sum(
+            all(isinstance(reply, Partial) for reply in of_shard) for of_shard in of_shards
+        ),
+        problem=problems[0] if problems else None,
     )
 
 
-def _collect(result: AsyncResult, deadline: float) -> Partial | None:
+def _collect(result: AsyncResult, deadline: float) -> Partial | Problem:
     try:
-        return Partial.from_dict(result.get(timeout=max(0.0, deadline - time.monotonic())))
+        reply = result.get(timeout=max(0.0, deadline - time.monotonic()))
     except NoAnswer:
-        return None
+        return _NO_ANSWER
     finally:
         result.forget()
+    if "problem" in reply:
+        return Problem(**reply["problem"])
+    return Partial.from_dict(reply["partial"])
 
 
 def _answer(
@@ -168,6 +203,7 @@ def _report(
         "shards_answered": answer.shards_answered,
         "groups_asked": answer.asked,
         "groups_answered": answer.answered,
+        "problem": answer.problem.to_dict() if answer.problem else None,
         "buckets": merged.buckets,
         # What a silent group holds is not known to be farther away than anything.
         "radius": merged.radius if whole else -1,
@@ -200,7 +236,7 @@ def _embed(
     if isinstance(decoded, Failure):
         raise _as_error(decoded)
     with watch.stage("network"):
-        embedding = resources.engine.embed(decoded.pixels[np.newaxis])
+        embedding = resources.embed(decoded.pixels[np.newaxis])
     return embedding.codes[0], embedding.features[0]
 
 

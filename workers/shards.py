@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from store import Image, Inserted, NewImage, Shard, StoreSpec
-from workers.errors import InvalidRequest, SettingsError
+from store import Image, Inserted, NewImage, Partial, Query, Shard, StoreError, StoreSpec
+from workers.errors import InvalidRequest, SettingsError, Unavailable
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -34,6 +35,8 @@ class Recent:
 
 class Shards:
     """The LMDB environments below a data directory, opened on first use.
+
+    Every method raises :class:`Unavailable` when the store cannot do what it is asked.
 
     Args:
         count: Number of shards. An image's shard follows from its id, so this stays as it was
@@ -58,10 +61,15 @@ class Shards:
         _check_count(root, count)
 
     def __getitem__(self, index: int) -> Shard:
-        """Return a shard, open."""
+        """Return a shard, open.
+
+        Raises:
+            Unavailable: It cannot be opened, or was built with another bundle.
+        """
         with self._lock:
             if index not in self._open:
-                self._open[index] = Shard.open(self._path(index), self._spec)
+                with _translated():
+                    self._open[index] = Shard.open(self._path(index), self._spec)
             return self._open[index]
 
     def of(self, image_id: str) -> Shard:
@@ -78,15 +86,23 @@ class Shards:
 
     def get(self, image_id: str) -> Image | None:
         """Return an image's record, or ``None``."""
-        return self.of(image_id).get(image_id)
+        with _translated():
+            return self.of(image_id).get(image_id)
 
     def vectors(self, image_id: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | None:
         """Return an image's code, shape=(W,), and feature, shape=(D,), or ``None``."""
-        return self.of(image_id).vectors(image_id)
+        with _translated():
+            return self.of(image_id).vectors(image_id)
 
     def images(self) -> int:
         """Return how many images there are."""
-        return sum(self[index].count() for index in range(self.count))
+        with _translated():
+            return sum(self[index].count() for index in range(self.count))
+
+    def search(self, index: int, query: Query, *, group: int, groups: int) -> Partial:
+        """Search one group of one shard's buckets, see :meth:`store.Shard.search`."""
+        with _translated():
+            return self[index].search(query, group=group, groups=groups)
 
     def recent(self, limit: int, before: str | None = None) -> Recent:
         """Return a page of the latest images.
@@ -99,10 +115,11 @@ class Shards:
             InvalidRequest: ``before`` is not such a value.
         """
         cursors = self._cursors(before)
-        pages = [
-            [(index, image) for image in self[index].recent(limit, cursors[index])]
-            for index in range(self.count)
-        ]
+        with _translated():
+            pages = [
+                [(index, image) for image in self[index].recent(limit, cursors[index])]
+                for index in range(self.count)
+            ]
         merged = heapq.merge(*pages, key=lambda entry: -entry[1].added_at)
         taken = [entry for entry, _ in zip(merged, range(limit), strict=False)]
         for index, image in taken:
@@ -128,7 +145,8 @@ class Shards:
             places.setdefault(self._index_of(id_of(entry)), []).append(place)
         answers: dict[int, A] = {}
         for index, of_shard in places.items():
-            given = act(self[index], [entries[place] for place in of_shard])
+            with _translated():
+                given = act(self[index], [entries[place] for place in of_shard])
             answers.update(zip(of_shard, given, strict=True))
         return [answers[place] for place in range(len(entries))]
 
@@ -151,6 +169,15 @@ class Shards:
                 remedy="Use the `next` of the page before.",
             )
         return cursors
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        # The store's own errors end with the remedy.
+        raise Unavailable(f"{str(error).rstrip('.')}.", code="store") from error
 
 
 def _joined(cursors: Sequence[int | None]) -> str:

@@ -35,7 +35,7 @@ def app_for(resources: Resources) -> Celery:
             k=k,
             candidates=candidates,
         )
-        return searching.probe(resources, shard, group, groups, query).to_dict()
+        return searching.probe(resources, shard, group, groups, query)
 
     @app.task(name="ingest", shared=False)
     def ingest_items(job_id: str, item_ids: list[int]) -> None:

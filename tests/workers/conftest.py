@@ -51,32 +51,42 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in given.items()}}
 
 
-@contextmanager
-def worker(settings: Settings, lane: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker process; it is ended by its process id."""
+ALL_LANES = tuple(lane.name for lane in LANES)
+
+
+def start_worker(settings: Settings, lane: str) -> subprocess.Popen[bytes]:
+    """Start a worker process, to be ended by whoever started it."""
     command = [sys.executable, "-m", "tests.workers.run_worker", lane]
-    process = subprocess.Popen(command, env=environment(settings))
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
+    return subprocess.Popen(command, env=environment(settings))
 
 
 @contextmanager
-def running_client(
-    settings: Settings, lanes: Sequence[str] = tuple(lane.name for lane in LANES)
-) -> Iterator[Client]:
+def workers(
+    settings: Settings, lanes: Sequence[str] = ALL_LANES
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Run a worker process per lane; whatever stands in the dictionary at the end is ended."""
+    processes = {lane: start_worker(settings, lane) for lane in lanes}
+    try:
+        yield processes
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait(PATIENCE_S)
+
+
+@contextmanager
+def running_client(settings: Settings) -> Iterator[Client]:
     """Open a client, with worker processes where the broker is a real one."""
     with ExitStack() as stack:
         if not settings.embedded:
-            for lane in lanes:
-                stack.enter_context(worker(settings, lane))
+            stack.enter_context(workers(settings))
         yield stack.enter_context(Client.open(settings, trusted=True))
 
 
 def warm(client: Client) -> None:
     """Use every part once: what a process starts on first use belongs to no single test."""
+    client.count()
     job = client.ingest_uploads([("warm.jpg", io.BytesIO(jpeg(10**6)))])
     client.wait_job(job.id, PATIENCE_S)
     found = client.submit_search(upload=("warm.jpg", io.BytesIO(jpeg(10**6))))

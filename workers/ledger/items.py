@@ -168,6 +168,15 @@ class ItemLedger:
             _note_sent(connection, suspects, now)
         return Claim([_work(row) for row in fresh], suspects)
 
+    def release(self, item_ids: Sequence[int]) -> None:
+        """Take claims back: it was not the items that kept them from being worked on."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(items)
+                .where(items.c.id.in_(item_ids), items.c.state == ItemState.PENDING)
+                .values(attempts=items.c.attempts - 1)
+            )
+
     def finish(self, outcomes: Sequence[Outcome]) -> None:
         """Write outcomes; an item that already has one keeps it."""
         now = time.time()

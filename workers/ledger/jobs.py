@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, not_, select, update
+from sqlalchemy import Connection, func, insert, not_, null, select, update
 
 from workers.ledger.database import AnyRow, Database
 from workers.ledger.tables import items, jobs, pages
@@ -108,6 +108,15 @@ class JobLedger:
         self._update(job_id, listing_done=True, listing_at=time.time(), error=error)
         self.settle(job_id)
 
+    def note_trouble(self, job_id: str, problem: Problem | None) -> None:
+        """Note what keeps a job from getting on, or with ``None`` that it does again."""
+        changed = jobs.c.trouble.is_not(None) if problem is None else jobs.c.state.in_(OPEN_STATES)
+        trouble = null() if problem is None else problem.to_dict()
+        with self._database.write() as connection:
+            connection.execute(
+                update(jobs).where(jobs.c.id == job_id, changed).values(trouble=trouble)
+            )
+
     def stalled_listings(self, *, before: float) -> list[str]:
         """Claim the open jobs whose listing has not moved since ``before``, to be sent again."""
         with self._database.write() as connection:
@@ -204,6 +213,7 @@ def _job(connection: Connection, row: AnyRow) -> Job:
         rate_per_s=rate,
         eta_s=counts.pending / rate if known and rate else None,
         error=Problem(**row.error) if row.error else None,
+        trouble=Problem(**row.trouble) if row.trouble else None,
         pages=_pages(connection, row.id) if row.kind == JobKind.CRAWL else None,
     )
 

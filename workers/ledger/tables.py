@@ -63,6 +63,8 @@ jobs = Table(
     Column("started_at", Float),
     Column("finished_at", Float),
     Column("error", JSON),
+    # What keeps a running job from getting on, such as a full disk; gone when it does.
+    Column("trouble", JSON),
 )
 
 items = Table(
