@@ -97,4 +97,6 @@ def _from_here() -> bool:
 def _harden(response: Response) -> Response:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    if response.is_json:  # how things stand now, and nobody else's business
+        response.headers.setdefault("Cache-Control", "no-store")
     return response

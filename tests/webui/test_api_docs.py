@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import webui
+import workers.errors
 from tests.webui.test_api_contract import document, operations
 from tests.webui.world import World
 from webui.schemas import MAX_WAIT_S
@@ -51,7 +52,11 @@ def test_every_code_of_the_site_and_every_class_of_the_workers_is_in_the_page() 
     by_status = re.findall(r'^    \d+: \("(\w+)"', sources, re.MULTILINE)
     assert len(own) >= 4
     assert len(by_status) >= 6
-    of_workers = [kind.code for kind in _all(WorkerError) if kind is not SettingsError]
+    of_workers = [
+        kind.code
+        for kind in vars(workers.errors).values()
+        if isinstance(kind, type) and issubclass(kind, WorkerError) and kind is not SettingsError
+    ]
     for code in {*own, *by_status, *of_workers, "internal", "headers_too_large"}:
         assert f"`{code}`" in PAGE, code
 
@@ -59,7 +64,3 @@ def test_every_code_of_the_site_and_every_class_of_the_workers_is_in_the_page() 
 def test_the_limits_in_the_page_are_those_of_the_code() -> None:
     assert f"({MAX_WAIT_S} at most)" in PAGE
     assert f"{MAX_FILES} files" in PAGE
-
-
-def _all(kind: type[WorkerError]) -> set[type[WorkerError]]:
-    return {kind, *(each for child in kind.__subclasses__() for each in _all(child))}

@@ -53,6 +53,12 @@ export function onFilesDropped(accept, mark) {
     event.preventDefault();
     depth = 0;
     mark.classList.remove("over");
-    accept([...event.dataTransfer.files]);
+    accept(plainFiles(event.dataTransfer));
   });
+}
+
+// A dropped folder looks like a file that cannot be read.
+function plainFiles(transfer) {
+  const items = [...transfer.items].filter((item) => item.kind === "file" && !item.webkitGetAsEntry?.()?.isDirectory);
+  return items.map((item) => item.getAsFile());
 }

@@ -10,6 +10,8 @@ const PAGE = 20;
 const REFRESH_MS = 1500;
 const KINDS = { upload: "files", urls: "addresses", crawl: "crawl", folder: "server folder" };
 
+const NOTHING_CHOSEN = { message: "No images are chosen.", remedy: "Choose or drop image files; a whole folder has a link of its own." };
+
 const form = byId("new");
 let chosen = [];
 
@@ -20,15 +22,16 @@ const text = (id) => byId(id)?.value.trim() ?? "";
 
 function showPanel() {
   for (const panel of form.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== kind();
-  clear(byId("problem"));
 }
 
 function choose(files) {
+  clear(byId("problem"));
   chosen = files.filter((file) => file.size > 0 && !file.name.startsWith("."));
   const total = chosen.reduce((sum, file) => sum + file.size, 0);
   byId("chosen").textContent = chosen.length ? `${count(chosen.length, "file")}, ${bytes(total)}` : "Choose images or drop them anywhere on this page";
   form.elements.kind.value = "upload";
   showPanel();
+  if (!chosen.length) showProblem(byId("problem"), NOTHING_CHOSEN);
 }
 
 // One request holds a limited number of files and bytes, so a large choice becomes several jobs.
@@ -49,7 +52,9 @@ function batches(files) {
 }
 
 async function sendFiles() {
-  if (!chosen.length) throw { message: "No images are chosen.", remedy: "Choose some, or drop them on the page." };
+  if (!chosen.length) throw NOTHING_CHOSEN;
+  const tooLarge = chosen.find((file) => file.size > Number(form.dataset.maxBytes));
+  if (tooLarge) throw { message: `${tooLarge.name} has ${bytes(tooLarge.size)}.`, remedy: `The site takes ${bytes(Number(form.dataset.maxBytes))} at most.` };
   const all = batches(chosen);
   let job;
   for (const [index, files] of all.entries()) {
@@ -137,7 +142,7 @@ async function keepFresh() {
 }
 
 form.addEventListener("submit", start);
-for (const radio of form.elements.kind) radio.addEventListener("change", showPanel);
+for (const radio of form.elements.kind) radio.addEventListener("change", () => (clear(byId("problem")), showPanel()));
 for (const id of ["files", "folder-files"]) byId(id).addEventListener("change", (event) => choose([...event.target.files]));
 byId("more").addEventListener("click", () => {
   rows += PAGE;

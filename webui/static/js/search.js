@@ -4,7 +4,7 @@ import { post, remove } from "./api.js";
 import { filePreview, hasAnswer, hitCard, preview, queryNode, remarkOn, stateText } from "./answer.js";
 import { badge, byId, clear, el, onFilesDropped, showProblem } from "./dom.js";
 import { follow, isOpen } from "./follow.js";
-import { duration, moment, number } from "./format.js";
+import { bytes, duration, moment, number } from "./format.js";
 import { reportNode } from "./report.js";
 import { status } from "./status.js";
 
@@ -196,7 +196,14 @@ function showEffort() {
 
 function askWithFiles(chosen) {
   const image = chosen.find((file) => file.type.startsWith("image/")) ?? chosen[0];
-  if (image) ask({ file: image });
+  if (!image) return;
+  const most = Number(byId("ask").dataset.maxBytes);
+  if (image.size <= most) {
+    ask({ file: image });
+    return;
+  }
+  begin();
+  fail({ message: `${image.name} has ${bytes(image.size)}.`, remedy: `The site takes images of ${bytes(most)} at most.` });
 }
 
 function listen() {
