@@ -9,6 +9,7 @@ from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
 from requests_hardened import Config, HTTPSession
 from requests_hardened.ip_filter import InvalidIPAddress
 
@@ -22,6 +23,13 @@ MAX_URL_CHARS = 2_000
 _CHUNK_BYTES = 1 << 16
 _CONNECT_TIMEOUT_S = 5.0
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# Not all that urllib3 and the name look-up raise is translated by requests.
+_CLIENT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError)
+_BAD_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    urllib3.exceptions.LocationValueError,
+    UnicodeError,
+)
 _BROKEN_OFF = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
@@ -78,7 +86,7 @@ class Fetcher:
         with time_limit(self._timeout_s) as limit:
             try:
                 fetched = self._fetch(url, sink, max_bytes)
-            except (requests.RequestException, UnicodeError) as error:
+            except _CLIENT_ERRORS as error:
                 if limit.over:
                     raise _timeout(url, self._timeout_s) from error
                 raise _translated(error, url, self._timeout_s) from error
@@ -199,7 +207,7 @@ def _translated(error: Exception, url: str, timeout_s: float) -> WorkerError:
         )
     if isinstance(error, requests.Timeout):
         return _timeout(url, timeout_s)
-    if isinstance(error, requests.exceptions.InvalidURL | UnicodeError):
+    if isinstance(error, _BAD_ADDRESS):
         return Rejected(
             f"{url} is not a web address, or redirects to something that is not.",
             remedy="It must start with http:// or https:// and name a host.",
