@@ -6,7 +6,9 @@ import os
 import socket
 import warnings
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
+from celery.worker.consumer import Consumer
 
 from workers.dispatch import Dispatcher
 from workers.housekeeping import Housekeeper
@@ -16,6 +18,8 @@ from workers.settings import Settings
 from workers.tasks import app_for
 
 BULK_LANE = "bulk"
+
+_LOOK_UP_S = 0.5
 
 
 def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
@@ -60,10 +64,19 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
                 without_gossip=True,
                 without_mingle=True,
                 without_heartbeat=True,
+                ready_callback=_on_ready,
             )
             worker.start()
         finally:
             keeper.close()
+
+
+def _on_ready(consumer: Consumer) -> None:
+    # An idle worker sleeps for long, and a signal does not wake it: it notices when it looks up.
+    consumer.hub.call_repeatedly(_LOOK_UP_S, lambda: None)
+    # At each lost connection Celery warns that a later release may cancel what is at work then.
+    # It turns this warning on when it starts, so it is turned off here.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
 def _open_early(resources: Resources, lane: Lane) -> None:
