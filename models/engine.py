@@ -13,7 +13,7 @@ from models.errors import EngineError
 
 ENGINES = ("onnx",)
 
-# Images per run. More costs memory (5 MB an image) and gains nothing, see docs/models.md.
+# Images per run. Bounds the memory: the largest layer alone takes 5 MB an image.
 _CHUNK = 16
 
 

@@ -44,7 +44,11 @@ class Preprocess:
 
     @property
     def min_side_px(self) -> int:
-        """Short side below which decoding at a reduced size would cost detail."""
+        """Short side below which a reduced picture has lost what the network would see.
+
+        A decoder that reduces while it reads does well to leave twice as much: docs/models.md
+        has what that costs in bits.
+        """
         return self.resize_px
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:

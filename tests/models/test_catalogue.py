@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -83,3 +84,22 @@ def test_missing_weights_leave_nothing_behind(
     with pytest.raises(WeightsError, match=message):
         ensure_bundle("lite0-20", cache_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_ids_are_the_documented_ones(lite_bundle: Bundle, tmp_path: Path) -> None:
+    # Another id means that every store in use is refused: only on purpose, and in the changelog.
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    assert f"`{lite_bundle.id}`" in page
+    assert f"`{ensure_bundle('lite0-20', cache_dir=tmp_path).id}`" in page
+
+
+def test_every_field_of_a_bundle_is_documented(lite_bundle: Bundle) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    description = tomllib.loads((lite_bundle.path / "bundle.toml").read_text())
+    names = [
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in description.items()
+        for key in (value if isinstance(value, dict) else [name])
+    ]
+    assert len(names) > 15
+    assert [name for name in names if f"| `{name}` |" not in page] == []
