@@ -51,6 +51,27 @@ def test_no_code_is_nearer_to_a_query_than_the_bound_of_its_bucket(seed, bits, c
     assert (hamming(query, codes) >= reach.bounds[keys]).all()
 
 
+@given(seeds, st.integers(25, 60), st.integers(1, 8))
+def test_the_bound_holds_without_knowing_the_radius(seed, bits, count):
+    def few_bits(number):
+        return pack(np.random.default_rng([seed, number]).random((30, bits)) < 0.1)
+
+    codes, centres, query = few_bits(1), few_bits(2)[:count], few_bits(3)[0]
+    buckets = CentreBuckets(centres)
+    keys, _ = buckets.file(codes)
+    reach = buckets.reach(query, np.arange(count), np.full(count, bits))
+    assert (hamming(query, codes) >= reach.bounds[keys]).all()
+
+
+def test_a_code_half_way_between_two_centres_is_exactly_at_the_bound():
+    centres, code = np.array([[0, 0, 0, 0], [15, 0, 0, 0]], np.uint8), np.array([3, 0, 0, 0])
+    buckets = CentreBuckets(centres[::-1])
+    assert buckets.file(code.astype(np.uint8)[None])[0].tolist() == [0]
+    reach = buckets.reach(centres[0], np.array([0]), np.array([32]))
+    assert reach.bounds.tolist() == [2]
+    assert hamming(centres[0], code.astype(np.uint8)[None]).tolist() == [2]
+
+
 def test_the_fixed_centres_never_change():
     centres = fixed_centres(27)
     assert centres.shape == (256, 4)

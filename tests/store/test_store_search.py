@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from store_world import assert_same_hits, brute_force, make_id, make_image, make_query, make_spec
 
 from store import Partial, Shard, hamming, merge
-from store.search import CHUNK_ROWS
+from store.search import CHUNK_ROWS, _nearest_codes
 
 BITS = [12, 20, 128]
 COUNT = 300
@@ -93,6 +93,14 @@ def test_of_equally_distant_images_the_smaller_id_comes_first(world):
     for k in range(1, 5):
         hits = shard.search(make_query(images[0], k=k)).hits
         assert [hit.id for hit in hits] == twins[:k]
+
+
+def test_of_equally_near_codes_the_older_ones_are_compared():
+    distances, rows = np.array([3, 1, 3, 3, 9], np.uint16), np.array([8, 7, 2, 5, 1])
+    kept = [
+        _nearest_codes(distances, rows, wanted).nonzero()[0].tolist() for wanted in range(1, 6)
+    ]
+    assert kept == [[1], [1, 2], [1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
 
 
 def test_more_effort_never_reaches_less_far(world):
