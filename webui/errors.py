@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flask import Flask, Response, current_app, jsonify, make_response, render_template, request
+from flask import Flask, Response, jsonify, make_response, render_template, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -48,6 +48,7 @@ _HTTP_CODES: dict[int, tuple[str, str]] = {
     413: ("too_large", "Send less at once, or ingest from the command line."),
     415: ("unsupported_media_type", "Send JSON, or multipart/form-data for files."),
     422: ("invalid_request", "Correct the fields that the message names and send it again."),
+    431: ("headers_too_large", "Send fewer or shorter headers."),
 }
 
 
@@ -109,8 +110,8 @@ def _of_worker_error(error: WorkerError) -> Response:
     status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
     if status == 500:
         return _of_surprise(error)
-    _, generic_remedy = _HTTP_CODES.get(status, ("", ""))
-    return respond(ErrorAnswer(error.code, error.message, error.remedy or generic_remedy, status))
+    remedy = error.remedy or of_status(status, "").remedy
+    return respond(ErrorAnswer(error.code, error.message, remedy, status))
 
 
 def _of_http_exception(error: HTTPException) -> Response:
@@ -118,7 +119,7 @@ def _of_http_exception(error: HTTPException) -> Response:
     if status < 400 and error.response is not None:
         return make_response(error.response)  # a redirect travels as an exception, too
     fields = getattr(error, "data", {}).get("messages") if status == 422 else None
-    answer = _invalid(fields) if fields else _of_status(status, error.description)
+    answer = _invalid(fields) if fields else of_status(status, _message(error))
     response = respond(answer)
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
@@ -126,16 +127,21 @@ def _of_http_exception(error: HTTPException) -> Response:
     return response
 
 
-def _of_status(status: int, description: str | None) -> ErrorAnswer:
-    code, remedy = _HTTP_CODES.get(status, (f"http_{status}", ""))
-    message = description or "The request cannot be answered."
-    if status == 413:
-        message = f"The request is larger than {_limit()} bytes."
+def of_status(status: int, message: str) -> ErrorAnswer:
+    """Return the answer for an HTTP status that says all there is to say."""
+    code, remedy = _HTTP_CODES.get(status, (f"http_{status}", "See /api/v1/docs."))
     return ErrorAnswer(code, message, remedy, status)
 
 
-def _limit() -> int | None:
-    return request.max_content_length or current_app.config["MAX_CONTENT_LENGTH"]
+def over_limit(limit_bytes: int | None) -> str:
+    """Return the message for a request that is too large."""
+    return f"The request is over the limit of {limit_bytes:,} bytes, or has too many parts."
+
+
+def _message(error: HTTPException) -> str:
+    if error.code == 413:
+        return over_limit(request.max_content_length)
+    return error.description or "The request cannot be answered."
 
 
 def _of_surprise(error: Exception) -> Response:
@@ -153,8 +159,7 @@ def _of_surprise(error: Exception) -> Response:
 
 
 def _invalid(messages: Any) -> ErrorAnswer:
-    code, remedy = _HTTP_CODES[422]
-    return ErrorAnswer(code, " ".join(_sentences(messages)), remedy, 422)
+    return of_status(422, " ".join(_sentences(messages)))
 
 
 def _sentences(messages: Any, path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -18,7 +18,7 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
 from webui.context import site_of
-from webui.errors import ErrorAnswer
+from webui.errors import of_status, over_limit
 from workers.errors import Conflict
 
 _CONNECTIONS = 1_000
@@ -35,11 +35,9 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
 
     def execute(self) -> None:
         error = self.request.error
-        code = {413: "too_large", 431: "headers_too_large"}.get(error.code, "bad_request")
-        answer = ErrorAnswer(
-            code, f"{error.reason}.", "Send a smaller or a well-formed request.", error.code
-        )
-        body = json.dumps(answer.to_dict()).encode()
+        limit = self.channel.adj.max_request_body_size - _FRAMING_BYTES
+        message = over_limit(limit) if error.code == 413 else f"{error.reason}: {error.body}."
+        body = json.dumps(of_status(error.code, message).to_dict()).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         self.set_close_on_finish()

@@ -57,7 +57,7 @@ def test_every_code_of_the_site_and_every_class_of_the_workers_is_in_the_page() 
         for kind in vars(workers.errors).values()
         if isinstance(kind, type) and issubclass(kind, WorkerError) and kind is not SettingsError
     ]
-    for code in {*own, *by_status, *of_workers, "internal", "headers_too_large"}:
+    for code in {*own, *by_status, *of_workers, "internal"}:
         assert f"`{code}`" in PAGE, code
 
 

@@ -112,4 +112,4 @@ def test_a_body_over_the_limit_is_refused(idle: World) -> None:
         environ_overrides={"CONTENT_LENGTH": str(limit + 1)},
     )
     assert (response.status_code, response.json["error"]["code"]) == (413, "too_large")
-    assert f"{limit}" in response.json["error"]["message"]
+    assert f"{limit:,}" in response.json["error"]["message"]

@@ -24,11 +24,15 @@ function showPanel() {
   for (const panel of form.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== kind();
 }
 
+function showChosen() {
+  const total = chosen.reduce((sum, file) => sum + file.size, 0);
+  byId("chosen").textContent = chosen.length ? `${count(chosen.length, "file")}, ${bytes(total)}` : "Choose images";
+}
+
 function choose(files) {
   clear(byId("problem"));
   chosen = files.filter((file) => file.size > 0 && !file.name.startsWith("."));
-  const total = chosen.reduce((sum, file) => sum + file.size, 0);
-  byId("chosen").textContent = chosen.length ? `${count(chosen.length, "file")}, ${bytes(total)}` : "Choose images or drop them anywhere on this page";
+  showChosen();
   form.elements.kind.value = "upload";
   showPanel();
   if (!chosen.length) showProblem(byId("problem"), NOTHING_CHOSEN);
@@ -83,8 +87,13 @@ async function start(event) {
   button.disabled = true;
   try {
     const job = kind() === "upload" ? await sendFiles() : await post("/jobs", jsonBody());
-    if (job) location.assign(`/jobs/${encodeURIComponent(job.id)}`);
-    else await refresh();
+    if (job) {
+      location.assign(`/jobs/${encodeURIComponent(job.id)}`);
+      return;
+    }
+    chosen = [];
+    showChosen();
+    await refresh();
   } catch (error) {
     showProblem(byId("problem"), error);
   } finally {
@@ -143,7 +152,12 @@ async function keepFresh() {
 
 form.addEventListener("submit", start);
 for (const radio of form.elements.kind) radio.addEventListener("change", () => (clear(byId("problem")), showPanel()));
-for (const id of ["files", "folder-files"]) byId(id).addEventListener("change", (event) => choose([...event.target.files]));
+for (const id of ["files", "folder-files"]) {
+  byId(id).addEventListener("change", (event) => {
+    choose([...event.target.files]);
+    event.target.value = ""; // so that the same choice can be made again
+  });
+}
 byId("more").addEventListener("click", () => {
   rows += PAGE;
   refresh();
