@@ -42,7 +42,7 @@ def report(client: Client, job: Job, console: Console) -> Exit:
     """Print how a job ended and return the code for it."""
     problems = first_problems(client, job)
     record = {"job": job, "problems": problems, "seconds": _seconds(job)}
-    console.result(record, "\n".join(chain(_summary(job), _reasons(job, problems))))
+    console.result(record, "\n".join(chain(describe(job), _reasons(job, problems))))
     if job.state is JobState.CANCELLED:
         console.note("Cancelled. What was taken in stays and is found by searches.")
     refused = job.counts.rejected + job.counts.failed
@@ -62,6 +62,28 @@ def identity(job: Job) -> str:
     counts = job.counts
     parts = [f"{getattr(counts, name.value):,} {name.value}" for name in _OUTCOMES]
     return f"{counts.submitted:,} submitted = {' + '.join(parts)}"
+
+
+def describe(job: Job) -> list[str]:
+    """Return a job as lines for people."""
+    rate = f" ({job.rate_per_s:.1f} images/s)" if job.rate_per_s else ""
+    lines = [f"Job {job.id}, {job.label}: {job.state} in {_seconds(job):.1f} s{rate}"]
+    lines.append(f"  {identity(job)}")
+    if job.pages:
+        pages = ", ".join(f"{count:,} {state}" for state, count in job.pages.items())
+        lines.append(f"  pages: {pages}")
+    if job.error:
+        lines.append(f"  {told(job.error)}")
+    return lines
+
+
+def item_line(item: Item) -> str:
+    """Return an item as one line, with the reason where it was refused."""
+    if item.problem is None:
+        return f"  {item.state}: {item.source}"
+    named = item.source in item.problem.message
+    reason = told(item.problem)
+    return f"  {item.state}: {reason}" if named else f"  {item.state}: {item.source}: {reason}"
 
 
 _BAD = (ItemState.REJECTED, ItemState.FAILED)
@@ -130,31 +152,12 @@ def _line(job: Job) -> str:
     return f"{job.label}: {counts.finished:,} of {known}{rate}{left}"
 
 
-def _summary(job: Job) -> list[str]:
-    rate = f" ({job.rate_per_s:.1f} images/s)" if job.rate_per_s else ""
-    lines = [f"Job {job.id}, {job.label}: {job.state} in {_seconds(job):.1f} s{rate}"]
-    lines.append(f"  {identity(job)}")
-    if job.pages:
-        pages = ", ".join(f"{count:,} {state}" for state, count in job.pages.items())
-        lines.append(f"  pages: {pages}")
-    if job.error:
-        lines.append(f"  {told(job.error)}")
-    return lines
-
-
 def _reasons(job: Job, problems: Sequence[Item]) -> list[str]:
-    lines = [f"  {item.state}: {_reason(item)}" for item in problems]
+    lines = [item_line(item) for item in problems]
     more = job.counts.rejected + job.counts.failed - len(problems)
     if more > 0:
         lines.append(f"  and {more:,} more; `lookalike jobs show {job.id} --items rejected`")
     return lines
-
-
-def _reason(item: Item) -> str:
-    if item.problem is None:
-        return item.source
-    named = item.source in item.problem.message
-    return told(item.problem) if named else f"{item.source}: {told(item.problem)}"
 
 
 def _seconds(job: Job) -> float:

@@ -128,7 +128,7 @@ def _told(report: dict[str, Any] | None) -> list[str]:
     if report is None:
         return []
     if report["complete"]:
-        reach = "these are all images"
+        reach = "that is every image"
     else:
         reach = f"nothing missed up to {report['radius']} differing bits"
     how = (
