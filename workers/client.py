@@ -81,6 +81,8 @@ class Client:
             client = cls(resources, dispatcher, trusted=trusted)
             if settings.embedded:
                 client._embed(EmbeddedWorkers(lambda: app_for(resources)), serve=serve)
+                if serve:
+                    resources.warm_up()
             if serve:
                 client._keep_house()
         except BaseException:

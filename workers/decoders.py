@@ -85,6 +85,10 @@ class Decoders:
         self._closed = False
         self._pool = self._new_pool()
 
+    def start(self) -> None:
+        """Start the children now rather than with the first file, and wait for one of them."""
+        self._schedule([]).result()
+
     def decode(self, files: Sequence[ToDecode]) -> list[Decoded | Failure]:
         """Decode files and write their thumbnails.
 

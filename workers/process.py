@@ -10,6 +10,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.worker.consumer import Consumer
 
+from workers.app import INGEST, PROBE, SEARCH
 from workers.dispatch import Dispatcher
 from workers.housekeeping import Housekeeper
 from workers.lanes import Lane
@@ -81,5 +82,7 @@ def _on_ready(consumer: Consumer) -> None:
 
 def _open_early(resources: Resources, lane: Lane) -> None:
     """Open what the lane needs, so that what is wrong shows at start and the first is not slow."""
-    if lane.name == "probe":
-        resources.shards[0].count()
+    if INGEST in lane.queues or SEARCH in lane.queues:
+        resources.warm_up()
+    elif PROBE in lane.queues:
+        resources.shards.images()

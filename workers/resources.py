@@ -94,6 +94,17 @@ class Resources:
         """The decoding children."""
         return self._once("decoders", self._start_decoders)
 
+    def warm_up(self) -> None:
+        """Open what a search needs and use it once, so that the first one is as quick as others.
+
+        Raises:
+            WorkerError: A part cannot be opened.
+        """
+        self.shards.images()
+        self.decoders.start()
+        side_px = self.bundle.preprocess.input_px
+        self.embed(np.zeros((1, side_px, side_px, 3), np.uint8))
+
     def close(self) -> None:
         """Close what was opened, the latest first. May be called again."""
         with self._lock:

@@ -11,7 +11,6 @@ import pytest
 from store import StoreFull
 from tests.workers.pictures import jpeg
 from workers import ingest
-from workers.decoders import ToDecode
 from workers.ledger import NewJob
 from workers.records import Counts, Item, ItemState, JobKind
 from workers.references import to_file
@@ -37,9 +36,7 @@ class RecordingDispatcher:
 @pytest.fixture(scope="module")
 def resources(base_settings: Settings) -> Iterator[Resources]:
     with Resources(base_settings) as opened:
-        opened.shards.images()
-        # The children start with the first file, and belong to no single test.
-        opened.decoders.decode([ToDecode(Path("/nowhere"), "nothing")])
+        opened.warm_up()
         yield opened
 
 
