@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from http.client import HTTP_PORT, HTTPS_PORT
 from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -112,12 +113,21 @@ def _visit(resources: Resources, page: Page) -> None:
     sink = io.BytesIO()
     fetched = resources.fetcher.fetch(page.url, sink, max_bytes=_MAX_PAGE_BYTES)
     if not _same_site(fetched.url, page.url):
-        raise Failed(f"{page.url} leads to another site, {fetched.url}.", code="other_site")
+        raise Failed(
+            f"{page.url} leads to another site, {fetched.url}.",
+            remedy="Crawl that address if it is meant.",
+            code="other_site",
+        )
+    robots.check(fetched.url)
     if fetched.media_type.startswith("image/"):
         ledger.items.add(page.job_id, [to_url(page.url)])
         return
     if fetched.media_type not in _HTML_TYPES:
-        raise Rejected(f"{page.url} is {fetched.media_type}, not a page.", code="not_a_page")
+        raise Rejected(
+            f"{page.url} is {fetched.media_type}, not a page.",
+            remedy="Begin at a web page.",
+            code="not_a_page",
+        )
     links = links_of(sink.getvalue(), fetched.url)
     params = ledger.jobs.params(page.job_id)
     ledger.items.add(page.job_id, list(_allowed(resources, links.images)))
@@ -137,12 +147,25 @@ def _allowed(resources: Resources, urls: list[str]) -> Iterator[Reference]:
 
 
 def _same_site(url: str, other: str) -> bool:
-    return urlsplit(url).netloc == urlsplit(other).netloc
+    return _host(url) == _host(other)
+
+
+def _host(url: str) -> tuple[str | None, int | None]:
+    """Return host and port; the usual ports count as one, since sites move from one to the other.
+
+    A URL that is none has no host.
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, None if parts.port in (HTTP_PORT, HTTPS_PORT) else parts.port
+    except ValueError:
+        return None, None
 
 
 def _give_up_if_hopeless(page: Page, max_attempts: int) -> None:
     if page.attempts > max_attempts:
         raise Failed(
             f"{page.url} was taken up {page.attempts - 1} times and its worker died each time.",
+            remedy="Leave the page out; please report it if it opens in a browser.",
             code="worker_died",
         )

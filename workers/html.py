@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from lxml import etree, html
 
@@ -16,6 +17,8 @@ IMAGE_SUFFIXES = frozenset(
         *(".heic", ".heif", ".jxl", ".svg"),
     )
 )
+_SRCSET_CHARS = 20_000
+_BETWEEN = ", \t\n\r\f"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def links_of(document: bytes, url: str) -> Links:
         root = None
     if root is None:
         return Links([], [])
-    base = urljoin(url, root.xpath("string(//base/@href)"))
+    base = _joined(url, root.xpath("string(//base/@href)")) or url
     hrefs = root.xpath("//a/@href")
     pictures = root.xpath("//img/@src | //meta[@property='og:image']/@content")
     pictures += [_largest(srcset) for srcset in root.xpath("//img/@srcset | //source/@srcset")]
@@ -63,13 +66,26 @@ def path_in(url: str) -> str:
 
 def _largest(srcset: str) -> str:
     """Return the candidate of a ``srcset`` with the largest width or density."""
-    candidates = [part.split() for part in srcset.split(",") if part.strip()]
-    return max(candidates, key=_size_of)[0] if candidates else ""
+    candidates = list(_candidates(srcset[:_SRCSET_CHARS]))
+    return max(candidates, key=lambda candidate: _size_of(candidate[1]))[0] if candidates else ""
 
 
-def _size_of(candidate: list[str]) -> float:
+def _candidates(srcset: str) -> Iterator[tuple[str, str]]:
+    """Yield addresses and descriptors; a comma inside an address is part of it."""
+    rest = srcset.lstrip(_BETWEEN)
+    while rest:
+        address, *more = rest.split(None, 1)
+        rest = more[0] if more else ""
+        descriptor = ""
+        if not address.endswith(","):
+            descriptor, _, rest = rest.partition(",")
+        yield address.rstrip(","), descriptor.strip()
+        rest = rest.lstrip(_BETWEEN)
+
+
+def _size_of(descriptor: str) -> float:
     try:
-        return float(candidate[1][:-1]) if len(candidate) > 1 else 1.0
+        return float(descriptor[:-1]) if descriptor else 1.0
     except ValueError:
         return 1.0
 
@@ -77,10 +93,18 @@ def _size_of(candidate: list[str]) -> float:
 def _absolute(links: list[str], base: str) -> list[str]:
     found: dict[str, None] = {}
     for link in links:
-        try:
-            absolute = urldefrag(urljoin(base, link.strip())).url
-        except ValueError:
-            continue
+        absolute = _joined(base, link)
         if absolute.startswith(("http://", "https://")):
             found[absolute] = None
     return list(found)
+
+
+def _joined(base: str, link: str) -> str:
+    """Return a link in full, without its fragment; nothing if it is no address."""
+    if not link.strip("# \t\r\n"):
+        return ""  # the page itself, which is no image either
+    try:
+        parts = urlsplit(urljoin(base, link.strip()))
+        return parts._replace(fragment="").geturl()  # with the scheme in small letters
+    except ValueError:
+        return ""

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 from protego import Protego
 
-from workers.errors import Failed, Rejected
+from workers.errors import Failed, Rejected, TooLarge, WorkerError
 from workers.fetch import Fetcher, HttpError
 from workers.settings import Settings
 
 _MAX_BYTES = 512_000  # RFC 9309, section 2.5, asks for at least 500 KiB
 _KEPT_S = 3600.0  # well under the 24 hours of section 2.4
+_FAILURE_KEPT_S = 60.0
 _MAX_SITES = 1_000
 _MAX_DELAY_S = 30.0  # a site that asks for more is visited at this pace
 
@@ -29,7 +30,7 @@ class Robots:
         self._fetcher = fetcher
         self._agent = settings.user_agent.partition("/")[0]
         self._delay_s = settings.crawl_delay_s
-        self._sites: dict[str, tuple[float, Protego]] = {}
+        self._sites: dict[str, tuple[float, Protego | WorkerError]] = {}
         self._next_visit: dict[str, float] = {}
         self._lock = threading.Lock()
 
@@ -64,19 +65,31 @@ class Robots:
         site = _site(url)
         with self._lock:
             kept = self._sites.get(site)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
-        rules = Protego.parse(self._fetch(f"{site}/robots.txt"))
-        with self._lock:
-            if len(self._sites) >= _MAX_SITES:
-                self._sites.clear()
-            self._sites[site] = (time.monotonic() + _KEPT_S, rules)
-        return rules
+        if kept is None or kept[0] < time.monotonic():
+            kept = self._ask(site)
+            with self._lock:
+                if len(self._sites) >= _MAX_SITES:
+                    self._sites.clear()
+                self._sites[site] = kept
+        if isinstance(kept[1], WorkerError):
+            raise kept[1].with_traceback(None)
+        return kept[1]
+
+    def _ask(self, site: str) -> tuple[float, Protego | WorkerError]:
+        """Return what a site allows, or why that is not known, and how long that holds."""
+        try:
+            rules = Protego.parse(self._fetch(f"{site}/robots.txt"))
+        except WorkerError as error:
+            # A page may show a thousand images of a host that is down.
+            return time.monotonic() + _FAILURE_KEPT_S, error
+        return time.monotonic() + _KEPT_S, rules
 
     def _fetch(self, url: str) -> str:
         sink = io.BytesIO()
         try:
             self._fetcher.fetch(url, sink, max_bytes=_MAX_BYTES)
+        except TooLarge:
+            pass  # the beginning counts, section 2.5
         except HttpError as error:
             if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 return _ALLOW_ALL

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = tuple[int, str, bytes]
@@ -17,6 +18,7 @@ class Site:
 
     url: str = ""
     answers: dict[str, Answer | Callable[[], Answer]] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
     visits: list[str] = field(default_factory=list)
 
     def add(self, path: str, body: bytes, media_type: str = "text/html") -> str:
@@ -35,7 +37,11 @@ def site() -> Iterator[Site]:
             running.visits.append(self.path)
             answer = running.answers.get(self.path, (404, "text/plain", b"not here"))
             status, media_type, body = answer() if callable(answer) else answer
-            self.send_response(status)
+            if self.path in running.redirects:
+                self.send_response(HTTPStatus.FOUND)
+                self.send_header("Location", running.redirects[self.path])
+            else:
+                self.send_response(status)
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
