@@ -96,7 +96,7 @@ class Decoders:
             One entry per file, in their order.
 
         Raises:
-            Unavailable: The decoders are closed.
+            Unavailable: A thumbnail cannot be written, or the decoders are closed.
         """
         slices = [files[first : first + _SLICE] for first in range(0, len(files), _SLICE)]
         futures = [self._schedule(part) for part in slices]
@@ -210,6 +210,8 @@ def _decode_one(file: ToDecode, kit: _Kit) -> Decoded | Failure:
         target = kit.files.query_thumbnail(file.ticket) if file.ticket else None
         with writing(target or kit.files.thumbnail(decoded.id)) as out:
             out.write(thumbnail)
+    except Unavailable:
+        raise  # a full disk is no fault of the file
     except WorkerError as error:
         return Failure.of(error)
     except Exception as error:

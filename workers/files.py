@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from workers.errors import Failed, Rejected, TooLarge
+from workers.errors import Rejected, TooLarge, Unavailable
 
 _CHUNK_BYTES = 1 << 20
 _NO_LINKS = (
@@ -59,7 +59,7 @@ class Files:
 
         Raises:
             TooLarge: It has more than ``max_bytes``.
-            Failed: It cannot be written.
+            Unavailable: It cannot be written.
         """
         name = secrets.token_hex(16)
         with writing(self.spooled(name)) as target:
@@ -81,7 +81,7 @@ class Files:
         The spooled file stays, as a second name of the same bytes, until its owner drops it.
 
         Raises:
-            Failed: It cannot be written, or is not in the spool any more.
+            Unavailable: It cannot be written, or is not in the spool any more.
         """
         target = self.original(image_id)
         try:
@@ -121,7 +121,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name whole, or not at all.
 
     Raises:
-        Failed: The disk is full, or the folder cannot be written to.
+        Unavailable: The disk is full, or the folder cannot be written to.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -137,8 +137,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             part.unlink()
 
 
-def _cannot_write(path: Path, error: OSError) -> Failed:
-    return Failed(
+def _cannot_write(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(
         f"{path} cannot be written: {error.strerror or error}.",
         remedy="Free some space or give the worker access to the data directory.",
         code="cannot_write",

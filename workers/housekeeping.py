@@ -49,12 +49,13 @@ class Housekeeper:
             Unavailable: The ledger or the broker does not answer; the next sweep tries again.
         """
         now = time.time()
-        self._resend(now)
         self._end_stuck_searches(now)
         for ticket in self._ledger.searches.expire(now=now):
             self._files.drop(self._files.query_thumbnail(ticket))
         self._ledger.searches.forget(before=now - _TOMBSTONE_S)
         self._files.sweep_spool(needed=self._ledger.items.spooled, older_than_s=_SPOOL_S)
+        # Last, since it is what cannot be done without a broker.
+        self._resend(now)
 
     def _resend(self, now: float) -> None:
         overdue = now - self._settings.lease_s

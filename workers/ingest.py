@@ -136,6 +136,8 @@ def _path(resources: Resources, work: Work) -> Path | Failure:
             name=_spool_name(work),
             max_bytes=resources.settings.max_image_bytes,
         )
+    except Unavailable:
+        raise  # a full disk is no fault of the item
     except WorkerError as error:
         return Failure.of(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from store import Image, Inserted, NewImage, Partial, Query, Shard, StoreError, StoreSpec
 from workers.errors import InvalidRequest, SettingsError, Unavailable
+
+_ROW = re.compile(r"[0-9]{0,18}", re.ASCII)  # fits into 64 bits
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -159,11 +162,9 @@ class Shards:
     def _cursors(self, before: str | None) -> list[int | None]:
         if before is None:
             return [None] * self.count
-        try:
-            cursors = [int(part) if part else None for part in before.split(".")]
-        except ValueError:
-            cursors = []
-        if len(cursors) != self.count:
+        parts = before.split(".")
+        cursors = [int(part) if part else None for part in parts if _ROW.fullmatch(part)]
+        if len(parts) != self.count or len(cursors) != self.count:
             raise InvalidRequest(
                 f"{before[:40]!r} is not a place in the list.",
                 remedy="Use the `next` of the page before.",

@@ -193,15 +193,15 @@ def test_an_image_that_needs_more_memory_than_a_decoder_may_have_is_refused(
     assert "LOOKALIKE_DECODE_MEMORY_BYTES" in refused.problem.remedy
 
 
-def test_a_thumbnail_that_cannot_be_written_fails_its_file(tmp_path: Path) -> None:
+def test_a_thumbnail_that_cannot_be_written_is_no_fault_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(jpeg(1))
     (tmp_path / "data").write_bytes(b"in the way")
-    with decoding(tmp_path) as decoders:
-        (result,) = decoders.decode(to_decode([path]))
-    assert isinstance(result, Failure)
-    assert result.state is ItemState.FAILED
-    assert result.problem.code == "cannot_write"
+    with decoding(tmp_path) as decoders, pytest.raises(Unavailable) as caught:
+        decoders.decode(to_decode([path]))
+    assert caught.value.code == "cannot_write"
+    assert "thumbnails" in caught.value.message
+    assert "Free some space" in caught.value.remedy
 
 
 def test_several_threads_share_the_children(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.errors import Failed, TooLarge
+from workers.errors import TooLarge, Unavailable
 from workers.files import Files, writing
 
 OLD_S = 1_000.0
@@ -68,7 +68,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(
 def test_a_full_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
     """A disk tells of its end at a write, so the error is made there."""
     path = tmp_path / "a.jpg"
-    with pytest.raises(Failed, match=r"a\.jpg cannot be written: No space left") as caught:
+    with pytest.raises(Unavailable, match=r"a\.jpg cannot be written: No space left") as caught:
         write_and_fail(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert caught.value.code == "cannot_write"
     assert "Free some space" in caught.value.remedy
@@ -77,14 +77,14 @@ def test_a_full_disk_is_named_with_its_remedy(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "spool").write_bytes(b"")
-    with pytest.raises(Failed, match="cannot be written") as caught:
+    with pytest.raises(Unavailable, match="cannot be written") as caught:
         spool(Files(tmp_path), b"data")
     assert caught.value.code == "cannot_write"
 
 
 def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
-    with pytest.raises(Failed, match="Is a directory"), writing(tmp_path / "a.jpg"):
+    with pytest.raises(Unavailable, match="Is a directory"), writing(tmp_path / "a.jpg"):
         pass
     assert everything(tmp_path) == []
 
@@ -144,7 +144,7 @@ def test_an_original_is_copied_where_files_cannot_have_two_names(
 
 def test_an_original_whose_spooled_file_is_gone_is_named(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    with pytest.raises(Failed, match="cannot be written: No such file") as caught:
+    with pytest.raises(Unavailable, match="cannot be written: No such file") as caught:
         files.keep_original(files.spooled("gone"), "ab" * 16)
     assert caught.value.code == "cannot_write"
 
