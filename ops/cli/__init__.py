@@ -22,7 +22,7 @@ COMMANDS = (
 )
 
 
-@click.group(cls=Cli, commands_by_name=COMMANDS)
+@click.group("lookalike", cls=Cli, commands_by_name=COMMANDS)
 @click.version_option(package_name="lookalike", prog_name="lookalike")
 def main() -> None:
     """Find the images that look like a given one.

@@ -97,14 +97,17 @@ _OUTCOMES = (
 )
 
 
+class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    monitor_interval = 0  # no thread that redraws: every look at the job does
+
+
 class _Progress:
     """A bar on a terminal; elsewhere a line every few seconds, for whoever reads the log."""
 
     def __init__(self, job: Job, console: Console) -> None:
         self._console = console
         self._said_at = time.monotonic()
-        # disable=None would do, but looks at nothing else than whether there is a terminal.
-        self._bar = tqdm(
+        self._bar = _Bar(
             desc=job.kind.value,
             unit=" images",
             file=sys.stderr,

@@ -92,8 +92,8 @@ def settings_options(*names: str) -> Decorator:
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment for a child process that is to have the same settings."""
     names = (*COLLECTION, "cache_dir")
-    given = {_BY_NAME[name].env: str(getattr(settings, name)) for name in names}
-    return os.environ | given
+    values = {name: str(getattr(settings, name)) for name in names}
+    return os.environ | {_BY_NAME[name].env: text for name, text in values.items() if text}
 
 
 def _option(setting: Setting) -> Decorator:
