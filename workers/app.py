@@ -44,6 +44,7 @@ def make_app(settings: Settings) -> Celery:
         # A publish returns when the broker has the message, not when the socket took it.
         broker_transport_options={"confirm_publish": True},
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_max": 0.5},
+        worker_consumer="workers.consumer:Consumer",
         # The site and the ledger tell how things stand; nobody listens to these.
         worker_enable_remote_control=False,
         worker_send_task_events=False,
