@@ -1,0 +1,1 @@
+"""Benchmarks: what the parts cost, and what a user waits for."""

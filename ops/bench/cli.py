@@ -1,0 +1,121 @@
+"""`lookalike bench`: the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ops.bench.machine import cores
+from ops.cli.console import Console
+from ops.cli.options import Group
+from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
+
+Function = Callable[..., Any]
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_POSITIVE = click.IntRange(min=1)
+
+_images = click.option(
+    "--images", type=_FOLDER, help="Folder of photos; default: variants of the demo photos."
+)
+
+
+def _numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter("give numbers separated by commas, such as 1,16") from error
+    if min(numbers) < 1:
+        raise click.BadParameter("the numbers must be at least 1")
+    return numbers
+
+
+def _list(default: str) -> dict[str, Any]:
+    return {"default": default, "show_default": True, "callback": _numbers, "metavar": "N,N,..."}
+
+
+def _count(name: str, default: int, text: str) -> Callable[[Function], Function]:
+    return click.option(name, type=_POSITIVE, default=default, show_default=True, help=text)
+
+
+@click.group(cls=Group)
+def bench() -> None:
+    """Measure how fast this machine is.
+
+    Each benchmark starts what it needs, with a data directory of its own that it deletes. Figures
+    go to standard output, everything else to standard error.
+    """
+
+
+@bench.command()
+@_images
+@_count("--photos", 128, "Images to take.")
+@click.option("--batches", **_list("1,16,64"), help="Images at once.")
+@click.option("--threads", **_list(",".join(map(str, sorted({1, cores()})))), help="Threads.")
+@_count("--rounds", 2, "Times that the images go through the network.")
+@click.pass_obj
+def extract(console: Console, /, **plan: Any) -> None:
+    """Time of decoding, preprocessing and the network, per image."""
+    from ops.bench.extract import Plan, bench_extract
+
+    bench_extract(Plan(**plan), console)
+
+
+@bench.command()
+@_images
+@_count("--photos", 1_000, "Variants of the demo photos to make.")
+@_count("--warm-up", 256, "Images to take in before the clock runs.")
+@_count("--rounds", 3, "Times that ingest and the bare loop take turns.")
+@click.option(
+    "--broker",
+    type=click.Choice(["rabbitmq", "embedded"]),
+    default="rabbitmq",
+    show_default=True,
+    help="RabbitMQ with worker processes, or everything in one process.",
+)
+@click.pass_obj
+def ingest(console: Console, /, **plan: Any) -> None:
+    """Images per second from file to committed, against a bare loop over the same files."""
+    from ops.bench.ingest import Plan, bench_ingest
+
+    bench_ingest(Plan(**plan), console)
+
+
+@bench.command()
+@_count("--images", 20_000, "Stored images.")
+@click.option("--bits", **_list("20,128"), help="Lengths of the codes.")
+@_count("--dims", 1_280, "Length of the features.")
+@_count("--queries", 100, "Searches of each way.")
+@_count("--k", DEFAULT_K, "Hits.")
+@click.option("--efforts", **_list("1,4,7"), help="Efforts to try.")
+@_count("--groups", 2, "Groups of buckets for the fan-out.")
+@click.pass_obj
+def search(console: Console, /, **plan: Any) -> None:
+    """Time and recall of the store on synthetic images, one object per way to search."""
+    from ops.bench.search import Plan, bench_search
+
+    bench_search(Plan(**plan), console)
+
+
+@bench.command()
+@_images
+@_count("--photos", 1_000, "Variants of the demo photos to make.")
+@_count("--queries", 200, "Searches to measure.")
+@_count("--warm-up", 20, "Searches before them.")
+@_count("--k", DEFAULT_K, "Hits.")
+@click.option(
+    "--effort",
+    type=click.IntRange(MIN_EFFORT, MAX_EFFORT),
+    default=DEFAULT_EFFORT,
+    show_default=True,
+    help="Time against recall.",
+)
+@click.pass_obj
+def e2e(console: Console, /, **plan: Any) -> None:
+    """What a user waits for: post a photo, get the result, over HTTP and RabbitMQ."""
+    from ops.bench.e2e import Plan, bench_e2e
+
+    bench_e2e(Plan(**plan), console)
