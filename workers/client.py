@@ -6,6 +6,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
@@ -75,19 +76,18 @@ class Client:
         Raises:
             WorkerError: A setting, the model bundle, the store or the ledger cannot be used.
         """
-        resources = Resources(settings, decoders=settings.decoders)
-        try:
+        with ExitStack() as undo:
+            resources = undo.enter_context(Resources(settings, decoders=settings.decoders))
             dispatcher = Dispatcher(make_app(settings), resources.ledger, settings)
             client = cls(resources, dispatcher, trusted=trusted)
+            undo.callback(client.close)
             if settings.embedded:
                 client._embed(EmbeddedWorkers(lambda: app_for(resources)), serve=serve)
                 if serve:
                     resources.warm_up()
             if serve:
                 client._keep_house()
-        except BaseException:
-            resources.close()
-            raise
+            undo.pop_all()
         return client
 
     def close(self) -> None:
