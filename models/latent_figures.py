@@ -40,11 +40,12 @@ def retrieval(
     # Files are listed class by class; ties must not follow that order.
     order = np.random.default_rng(seed).permutation(len(rows))
     rows, labels = rows[order], database.labels[order]
+    k = min(_K, len(rows))
     itq = learn_itq(rows, bits=len(layer.bias), rounds=_ITQ_ROUNDS, seed=seed)
     rankings = {
-        "codes": rank_codes(layer.codes(wanted), layer.codes(rows), _K),
-        "itq": rank_codes(itq.codes(wanted), itq.codes(rows), _K),
-        "features": rank_features(wanted, rows, _K),
+        "codes": rank_codes(layer.codes(wanted), layer.codes(rows), k),
+        "itq": rank_codes(itq.codes(wanted), itq.codes(rows), k),
+        "features": rank_features(wanted, rows, k),
     }
     found: dict[str, Any] = {
         name: _quality(labels[ranking] == queries.labels[:, None], labels, queries)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SIMILARITY_DIMS = 192
+_LEAST_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,20 @@ def learn_latent(examples: Examples, *, bits: int, recipe: Recipe, seed: int) ->
             on one machine.
 
     Raises:
-        ValueError: A loss is not a number; the learning rate is too high.
+        ValueError: There are too few images for a run, or a loss is not a number.
     """
     import torch
 
+    steps = recipe.epochs * (len(examples.features) // recipe.batch)
+    if steps < _LEAST_STEPS:
+        raise ValueError(
+            f"expected at least {_LEAST_STEPS} steps, got {steps}; give more images or epochs, or "
+            "a smaller batch"
+        )
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(mode=True)
     learner = _Learner(examples, bits, recipe)
-    steps = recipe.epochs * (len(examples.features) // recipe.batch)
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.rate, weight_decay=0.0)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.rate, total_steps=steps, pct_start=0.1
     )

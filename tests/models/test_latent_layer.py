@@ -76,7 +76,7 @@ def test_learned_codes_beat_the_features_they_are_made_of_and_itq(one_thread: No
 
 
 def test_one_seed_gives_one_layer(one_thread: None) -> None:
-    short = dataclasses.replace(RECIPE, epochs=2)
+    short = dataclasses.replace(RECIPE, epochs=4)
     first, same, other = (
         learn_latent(examples(), bits=12, recipe=short, seed=seed) for seed in (3, 3, 4)
     )
@@ -87,7 +87,7 @@ def test_one_seed_gives_one_layer(one_thread: None) -> None:
 
 
 def test_every_term_can_be_left_out(one_thread: None) -> None:
-    bare = dataclasses.replace(RECIPE, epochs=1, similarity=0.0, stability=0.0, balance=0.0)
+    bare = dataclasses.replace(RECIPE, epochs=4, similarity=0.0, stability=0.0, balance=0.0)
     assert learn_latent(examples(), bits=8, recipe=bare, seed=0).weight.shape == (8, 256)
 
 
@@ -102,9 +102,15 @@ def test_balance_spreads_the_bits(one_thread: None) -> None:
 
 
 def test_a_loss_that_is_no_number_is_an_error(one_thread: None) -> None:
-    fast = dataclasses.replace(RECIPE, rate=1e38, epochs=3)
+    fast = dataclasses.replace(RECIPE, rate=1e38, epochs=4)
     with pytest.raises(ValueError, match="lower the learning rate"):
         learn_latent(examples(), bits=8, recipe=fast, seed=0)
+
+
+def test_too_few_images_are_refused() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="at least 20 steps, got 8"):
+        learn_latent(examples(), bits=8, recipe=dataclasses.replace(RECIPE, batch=400), seed=0)
 
 
 def test_codes_are_packed_signs() -> None:
