@@ -41,6 +41,7 @@ def make_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         result_expires=60,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         # A publish returns when the broker has the message, not when the socket took it.
         broker_transport_options={"confirm_publish": True},
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_max": 0.5},

@@ -71,7 +71,11 @@ class Dispatcher:
 
     def _send(self, task: str, queue: str, *args: object, expires_s: float | None = None) -> None:
         with broker_errors():
-            self._app.send_task(task, args=args, queue=queue, expires=expires_s)
+            # With a result wanted, Celery would first declare a reply queue, and try for ever
+            # while the broker is down.
+            self._app.send_task(
+                task, args=args, queue=queue, expires=expires_s, ignore_result=True
+            )
 
 
 @contextmanager
