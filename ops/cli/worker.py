@@ -27,15 +27,12 @@ from workers.settings import Settings
 def _lane_counts(function: click.decorators.FC) -> click.decorators.FC:
     """Give a command an option for the number of workers in each lane."""
     for lane in reversed(LANES):
-        queues = " and ".join(lane.queues)
         function = click.option(
             f"--{lane.name}",
             type=click.IntRange(min=0),
             default=lane.workers,
             show_default=True,
-            help=f"Processes for the queues {queues}."
-            if len(lane.queues) > 1
-            else f"Processes for the queue {queues}.",
+            help=f"Processes for {' and '.join(lane.queues)}.",
         )(function)
     return function
 
@@ -97,7 +94,7 @@ def _prepare(settings: Settings, console: Console) -> None:
 
 
 def _supervise(settings: Settings, console: Console, counts: Mapping[str, int]) -> None:
-    commands = dict(_commands(counts))
+    commands = dict(worker_commands(counts))
     if not commands:
         raise InvalidRequest("There is no worker to start.", remedy="Ask for at least one.")
 
@@ -110,7 +107,8 @@ def _supervise(settings: Settings, console: Console, counts: Mapping[str, int]) 
     console.note("All workers have ended.")
 
 
-def _commands(counts: Mapping[str, int]) -> Iterator[tuple[str, list[str]]]:
+def worker_commands(counts: Mapping[str, int]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name and the command of each worker of the lanes."""
     program = [sys.executable, "-m", "ops.cli", "worker", "--supervised"]
     for lane, count in counts.items():
         for number in range(1, count + 1):
