@@ -64,7 +64,14 @@ class Client:
         self._closers: list[Callable[[], None]] = [resources.close]
 
     @classmethod
-    def open(cls, settings: Settings, *, trusted: bool = False, serve: bool = False) -> Client:
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        trusted: bool = False,
+        serve: bool = False,
+        workers: bool = True,
+    ) -> Client:
         """Open a client; with the embedded broker its workers start in this process.
 
         Args:
@@ -72,6 +79,7 @@ class Client:
             trusted: See the class.
             serve: Whether this process looks after the collection: it sends again what an earlier
                 one left unfinished, and sweeps.
+            workers: Whether embedded workers start; whoever only looks needs none.
 
         Raises:
             WorkerError: A setting, the model bundle, the store or the ledger cannot be used.
@@ -81,7 +89,7 @@ class Client:
             dispatcher = Dispatcher(make_app(settings), resources.ledger, settings)
             client = cls(resources, dispatcher, trusted=trusted)
             undo.callback(client.close)
-            if settings.embedded:
+            if settings.embedded and workers:
                 client._embed(EmbeddedWorkers(lambda: app_for(resources)), serve=serve)
                 if serve:
                     resources.warm_up()

@@ -31,7 +31,7 @@ def images() -> None:
 @click.pass_obj
 def list_(console: Console, limit: int, settings: Settings) -> None:
     """List the images, newest first."""
-    with opened(settings, console) as client:
+    with opened(settings, console, workers=False) as client:
         page, count = client.recent(limit=limit), client.count()
     for image in page.images:
         console.result(_record(image), _line(image))
@@ -44,7 +44,7 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
 @click.pass_obj
 def show(console: Console, image_id: str, settings: Settings) -> None:
     """Show an image's record, with all its sources."""
-    with opened(settings, console) as client:
+    with opened(settings, console, workers=False) as client:
         image = client.image(image_id)
     console.result(_record(image), "\n".join([_line(image), *(f"  {s}" for s in image.sources)]))
 
@@ -55,7 +55,7 @@ def show(console: Console, image_id: str, settings: Settings) -> None:
 @click.pass_obj
 def delete(console: Console, image_ids: tuple[str, ...], settings: Settings) -> None:
     """Delete images from the collection; the files that they were taken from are left alone."""
-    with opened(settings, console) as client:
+    with opened(settings, console, workers=False) as client:
         for image_id in image_ids:
             client.delete_image(image_id)
             console.result({"deleted": image_id}, f"{image_id} deleted.")

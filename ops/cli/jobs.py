@@ -35,7 +35,7 @@ def jobs() -> None:
 @click.pass_obj
 def list_(console: Console, limit: int, settings: Settings) -> None:
     """List the jobs, newest first."""
-    with opened(settings, console) as client:
+    with opened(settings, console, workers=False) as client:
         found = client.jobs(limit=limit)
     for job in found:
         console.result(job, _line(job))
@@ -56,7 +56,7 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
 @click.pass_obj
 def show(console: Console, job_id: str, state: str | None, limit: int, settings: Settings) -> None:
     """Show a job with its counts, and its items in one state."""
-    with opened(settings, console) as client:
+    with opened(settings, console, workers=False) as client:
         job = client.job(job_id)
         items = client.items(job_id, state=ItemState(state), limit=limit) if state else []
     record = {"job": job, "items": items} if state else {"job": job}
@@ -69,7 +69,7 @@ def show(console: Console, job_id: str, state: str | None, limit: int, settings:
 @click.pass_obj
 def cancel(console: Console, job_id: str, settings: Settings) -> None:
     """Cancel what a job has not begun; what it has taken in stays."""
-    with opened(settings, console) as client:
+    with opened(settings, console, workers=False) as client:
         job = client.cancel_job(job_id)
     console.result({"job": job}, "\n".join(describe(job)))
 

@@ -13,8 +13,14 @@ from workers.settings import Settings
 
 
 @contextmanager
-def opened(settings: Settings, console: Console, *, serve: bool = False) -> Iterator[Client]:
+def opened(
+    settings: Settings, console: Console, *, serve: bool = False, workers: bool = True
+) -> Iterator[Client]:
     """Open a client that may ingest any folder, as the person at the command line may read it.
+
+    Args:
+        serve: Whether the process looks after the collection.
+        workers: Whether there is work to do, and not only something to look at.
 
     Raises:
         WorkerError: A setting, the data directory or the ledger cannot be used.
@@ -22,7 +28,7 @@ def opened(settings: Settings, console: Console, *, serve: bool = False) -> Iter
     """
     make_data_dir(settings.data_dir)
     ready_bundle(settings, console)
-    with Client.open(settings, trusted=True, serve=serve) as client:
+    with Client.open(settings, trusted=True, serve=serve, workers=workers) as client:
         yield client
 
 
