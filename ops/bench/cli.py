@@ -21,6 +21,13 @@ _POSITIVE = click.IntRange(min=1)
 _images = click.option(
     "--images", type=_FOLDER, help="Folder of photos; default: variants of the demo photos."
 )
+_effort = click.option(
+    "--effort",
+    type=click.IntRange(MIN_EFFORT, MAX_EFFORT),
+    default=DEFAULT_EFFORT,
+    show_default=True,
+    help="Time against recall.",
+)
 
 
 def _numbers(_context: click.Context, _parameter: click.Parameter, text: str) -> list[int]:
@@ -106,16 +113,23 @@ def search(console: Console, /, **plan: Any) -> None:
 @_count("--queries", 200, "Searches to measure.")
 @_count("--warm-up", 20, "Searches before them.")
 @_count("--k", DEFAULT_K, "Hits.")
-@click.option(
-    "--effort",
-    type=click.IntRange(MIN_EFFORT, MAX_EFFORT),
-    default=DEFAULT_EFFORT,
-    show_default=True,
-    help="Time against recall.",
-)
+@_effort
 @click.pass_obj
 def e2e(console: Console, /, **plan: Any) -> None:
     """What a user waits for: post a photo, get the result, over HTTP and RabbitMQ."""
     from ops.bench.e2e import Plan, bench_e2e
 
     bench_e2e(Plan(**plan), console)
+
+
+@bench.command()
+@_images
+@_count("--photos", 1_000, "Variants of the demo photos to make.")
+@_count("--queries", 1_000, "Photos to alter and search with.")
+@_effort
+@click.pass_obj
+def copies(console: Console, /, **plan: Any) -> None:
+    """Whether copies at half size, of quality 40, or cropped by a tenth find their originals."""
+    from ops.bench.copies import Plan, bench_copies
+
+    bench_copies(Plan(**plan), console)
