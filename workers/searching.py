@@ -131,10 +131,20 @@ def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: f
             for group in range(groups)
         ]
         replies = [_collect(result, deadline) for result in results]
-    return _merged(replies, query.k, groups)
+    return merged_answer(replies, query.k, groups)
 
 
-def _merged(replies: Sequence[Partial | Problem], k: int, groups: int) -> Answer:
+def merged_answer(replies: Sequence[Partial | Problem], k: int, groups: int) -> Answer:
+    """Merge what the probes of one query replied.
+
+    Args:
+        replies: One for each group of the first shard, then of the second, and so on.
+        k: Number of hits wanted.
+        groups: Groups of each shard.
+
+    Raises:
+        Failed: There is no partial list among them.
+    """
     partials = [reply for reply in replies if isinstance(reply, Partial)]
     problems = [reply for reply in replies if isinstance(reply, Problem)]
     if not partials:

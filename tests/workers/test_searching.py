@@ -1,0 +1,112 @@
+"""Merging what probes reply, and telling the truth about what is missing."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from store import Hit, Partial
+from tests.workers.conftest import PATIENCE_S
+from tests.workers.pictures import folder_of, jpeg
+from workers.client import Client
+from workers.errors import Failed, SettingsError, Unavailable
+from workers.records import Problem, SearchState
+from workers.searching import MAX_EFFORT, MIN_EFFORT, candidates_for, merged_answer
+from workers.settings import Settings
+
+PROBLEM = Problem("store", "The shard is damaged.", "Restore it.")
+
+
+def partial(*distances: float) -> Partial:
+    hits = [
+        Hit(
+            id=f"{distance:.3f}".rjust(32, "0"),
+            distance=distance,
+            hamming=0,
+            sources=(),
+            width_px=1,
+            height_px=1,
+            format="JPEG",
+        )
+        for distance in distances
+    ]
+    return Partial(hits=hits, radius=3, candidates=len(hits), reranked=len(hits))
+
+
+def test_more_effort_never_compares_fewer_images() -> None:
+    for k in (1, 24, 1_000, 10_000):
+        asked = [candidates_for(effort, k) for effort in range(MIN_EFFORT, MAX_EFFORT)]
+        numbers = [number for number in asked if number is not None]
+        assert numbers == sorted(numbers)
+        assert len(numbers) == len(asked)
+        assert min(numbers) >= 4 * k
+        assert candidates_for(MAX_EFFORT, k) is None
+
+
+def test_a_group_that_fails_is_counted_and_named() -> None:
+    replies = [partial(0.1), partial(0.2), PROBLEM, partial(0.3)]
+    answer = merged_answer(replies, k=10, groups=2)
+    assert (answer.asked, answer.answered, answer.shards_answered) == (4, 3, 1)
+    assert answer.problem == PROBLEM
+    assert [hit.distance for hit in answer.merged.hits] == [0.1, 0.2, 0.3]
+
+
+def test_an_answer_of_all_groups_has_no_problem() -> None:
+    answer = merged_answer([partial(0.2), partial(0.1)], k=1, groups=1)
+    assert answer.problem is None
+    assert answer.shards_answered == 2
+    assert [hit.distance for hit in answer.merged.hits] == [0.1]
+
+
+def test_without_any_answer_the_search_fails_with_the_first_problem() -> None:
+    with pytest.raises(Failed, match=r"damaged.*Restore"):
+        merged_answer([PROBLEM, PROBLEM], k=1, groups=2)
+
+
+def test_a_damaged_shard_makes_the_result_partial_and_says_why(
+    base_settings: Settings, tmp_path: Path
+) -> None:
+    settings = replace(base_settings, data_dir=tmp_path / "data", shards=2)
+    with Client.open(settings, trusted=True) as client:
+        job = client.ingest_folder(folder_of(tmp_path / "photos", range(16)))
+        assert client.wait_job(job.id, PATIENCE_S).counts.indexed == 16
+        sizes = [client.count()]
+    (tmp_path / "data" / "shards" / "1-of-2" / "data.mdb").write_bytes(b"not a store")
+    with Client.open(settings, trusted=True) as client:
+        search = client.submit_search(upload=("q.jpg", io.BytesIO(jpeg(0))), k=16)
+        done = client.wait_search(search.ticket, PATIENCE_S)
+    assert done.state is SearchState.PARTIAL
+    assert done.report is not None
+    assert (done.report["shards_asked"], done.report["shards_answered"]) == (2, 1)
+    assert done.report["problem"]["code"] == "store"
+    assert not done.report["complete"]
+    assert 0 < len(done.hits) < sizes[0]
+    with pytest.raises(Unavailable, match="store"):
+        Client.open(settings, serve=True)
+
+
+def test_another_number_of_shards_is_refused(base_settings: Settings, tmp_path: Path) -> None:
+    settings = replace(base_settings, data_dir=tmp_path / "data", shards=2)
+    with Client.open(settings, trusted=True) as client:
+        assert client.count() == 0
+    with (
+        Client.open(replace(settings, shards=3), trusted=True) as client,
+        pytest.raises(SettingsError, match="2 shards"),
+    ):
+        client.count()
+
+
+def test_another_bundle_is_refused_with_both_names(
+    base_settings: Settings, tmp_path: Path
+) -> None:
+    settings = replace(base_settings, data_dir=tmp_path / "data")
+    with Client.open(settings, trusted=True) as client:
+        client.count()
+    with (
+        Client.open(replace(settings, bundle="lite0-20"), trusted=True) as client,
+        pytest.raises(Unavailable, match=r"lite0-128@.*lite0-20@"),
+    ):
+        client.count()
