@@ -112,6 +112,9 @@ class ReportSchema(Schema):
     shards_answered = _count("Parts that answered in time; fewer make the search `partial`.")
     groups_asked = _count("Probes sent: groups of neighbouring buckets, over all shards.")
     groups_answered = _count("Probes that answered in time.")
+    problem = fields.Nested(
+        ProblemSchema, allow_none=True, metadata=described("Why others did not, if so.")
+    )
     buckets = _count("Buckets looked into.")
     radius = _count(
         "Every image whose code differs in at most so many bits was considered; -1 is no promise."
@@ -225,6 +228,13 @@ class JobSchema(Schema):
     rate_per_s = fields.Float(allow_none=True, metadata=described("Items finished per second."))
     eta_s = fields.Float(allow_none=True, metadata=described("Seconds left at that rate."))
     error = fields.Nested(ProblemSchema, allow_none=True)
+    trouble = fields.Nested(
+        ProblemSchema,
+        allow_none=True,
+        metadata=described(
+            "What keeps a running job from getting on, such as a full disk; it goes on by itself."
+        ),
+    )
     pages = fields.Dict(
         keys=fields.String(),
         values=fields.Integer(),

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ops.cli.console import Console, told
 from ops.cli.exits import Exit
 from workers.client import Client
-from workers.records import Item, ItemState, Job, JobState
+from workers.records import Item, ItemState, Job, JobState, Problem
 
 FIRST_PROBLEMS = 10
 
@@ -74,6 +74,8 @@ def describe(job: Job) -> list[str]:
         lines.append(f"  pages: {pages}")
     if job.error:
         lines.append(f"  {told(job.error)}")
+    if job.trouble and job.state.open:
+        lines.append(f"  {told(job.trouble)}")
     return lines
 
 
@@ -107,6 +109,7 @@ class _Progress:
     def __init__(self, job: Job, console: Console) -> None:
         self._console = console
         self._said_at = time.monotonic()
+        self._trouble: Problem | None = None
         self._bar = _Bar(
             desc=job.kind.value,
             unit=" images",
@@ -134,6 +137,9 @@ class _Progress:
         self._bar.n = counts.finished
         bad = counts.rejected + counts.failed
         self._bar.set_postfix_str(f"{bad} refused" if bad else "")
+        if job.trouble != self._trouble:
+            self._trouble = job.trouble
+            self._console.note(told(job.trouble) if job.trouble else f"{job.label} goes on.")
         if self._bar.disable and time.monotonic() - self._said_at > _LINE_EVERY_S:
             self._said_at = time.monotonic()
             self._console.note(_line(job))

@@ -37,10 +37,11 @@ export function filePreview(file) {
 export function remarkOn(search) {
   if (search.error) return { ...search.error, tone: "bad" };
   if (search.state === "partial") {
+    const why = search.report?.problem;
     return {
       tone: "warn",
-      message: "This answer is incomplete: a part of the collection did not answer in time.",
-      remedy: "Nearer images may be missing. Search again; if it stays so, look at the workers.",
+      message: "This answer is incomplete: a part of the collection is missing from it.",
+      remedy: why ? `${why.message} ${why.remedy}` : "Search again; if it stays so, look at the workers.",
     };
   }
   if (search.state === "expired") {

@@ -61,6 +61,7 @@ function show(job) {
   byId("cancel").hidden = !isOpen(job);
   showProgress(job);
   if (job.error) showProblem(byId("problem"), job.error);
+  else if (job.trouble && isOpen(job)) showProblem(byId("problem"), job.trouble, "warn");
   else clear(byId("problem"));
 }
 
