@@ -11,10 +11,11 @@ import multiprocessing
 import os
 import resource
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # Files in one message to a child: fewer messages, and a shorter list to redo when a child dies.
 _SLICE = 8
+_LOOK_S = 0.5  # between looks whether the pool is still there
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class _Kit:
     files: Files
     memory_bytes: int
     niceness: int
+
+
+# Waits for a slice and returns what became of it.
+_Answer = Callable[[], list[Decoded | Failure]]
 
 
 class Decoders:
@@ -87,7 +93,7 @@ class Decoders:
 
     def start(self) -> None:
         """Start the children now rather than with the first file, and wait for one of them."""
-        self._schedule([]).result()
+        self._schedule([])()
 
     def decode(self, files: Sequence[ToDecode]) -> list[Decoded | Failure]:
         """Decode files and write their thumbnails.
@@ -99,10 +105,10 @@ class Decoders:
             Unavailable: A thumbnail cannot be written, or the decoders are closed.
         """
         slices = [files[first : first + _SLICE] for first in range(0, len(files), _SLICE)]
-        futures = [self._schedule(part) for part in slices]
+        answers = [self._schedule(part) for part in slices]
         done: list[Decoded | Failure] = []
-        for part, future in zip(slices, futures, strict=True):
-            done += self._collect(part, future)
+        for part, answer in zip(slices, answers, strict=True):
+            done += self._collect(part, answer)
         return done
 
     def close(self) -> None:
@@ -124,25 +130,27 @@ class Decoders:
         self._pool.stop()
         self._pool.join()
 
-    def _schedule(self, part: Sequence[ToDecode]) -> Future[list[Decoded | Failure]]:
+    def _schedule(self, part: Sequence[ToDecode]) -> _Answer:
         # A whole slice has the time of one file: slices are done in a moment, and one that is
         # not is redone file by file.
         with self._lock:
             if self._closed:
                 raise Unavailable("The decoders are closed.", code="closed")
             try:
-                return self._pool.schedule(_decode_all, args=(part,), timeout=self._timeout_s)
+                future = self._submit(part)
             except RuntimeError:
                 logger.warning("A decoder died while it had nothing to do; all are replaced.")
                 self._end_pool()
                 self._pool = self._new_pool()
-                return self._pool.schedule(_decode_all, args=(part,), timeout=self._timeout_s)
+                future = self._submit(part)
+            return partial(_wait, self._pool, future)
 
-    def _collect(
-        self, part: Sequence[ToDecode], future: Future[list[Decoded | Failure]]
-    ) -> list[Decoded | Failure]:
+    def _submit(self, part: Sequence[ToDecode]) -> Future[list[Decoded | Failure]]:
+        return self._pool.schedule(_decode_all, args=(part,), timeout=self._timeout_s)
+
+    def _collect(self, part: Sequence[ToDecode], answer: _Answer) -> list[Decoded | Failure]:
         try:
-            return self._result(part, future)
+            return self._result(part, answer)
         except (TimeoutError, ProcessExpired, BrokenProcessPool) as error:
             if len(part) == 1:
                 return [Failure.of(self._lost(part[0], error))]
@@ -150,14 +158,12 @@ class Decoders:
         alone = [self._schedule([file]) for file in part]
         return [self._collect([file], one)[0] for file, one in zip(part, alone, strict=True)]
 
-    def _result(
-        self, part: Sequence[ToDecode], future: Future[list[Decoded | Failure]]
-    ) -> list[Decoded | Failure]:
+    def _result(self, part: Sequence[ToDecode], answer: _Answer) -> list[Decoded | Failure]:
         try:
-            return future.result()
+            return answer()
         except BrokenProcessPool:
             # A child died that was not at work. The pool is broken by it and no file is at fault.
-            return self._schedule(part).result()
+            return self._schedule(part)()
 
     def _lost(self, file: ToDecode, error: Exception) -> WorkerError:
         if isinstance(error, TimeoutError):
@@ -171,6 +177,14 @@ class Decoders:
             remedy="Save it in another format; if it opens elsewhere, please report it.",
             code="decoder_died",
         )
+
+
+def _wait(pool: ProcessPool, future: Future[list[Decoded | Failure]]) -> list[Decoded | Failure]:
+    """Wait for a slice; a pool that is ended or broken forgets what it had not begun."""
+    while pool.active or future.done():
+        if wait([future], _LOOK_S).done:
+            return future.result()
+    raise BrokenProcessPool("The pool was ended.")
 
 
 _kit: _Kit | None = None

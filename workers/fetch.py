@@ -219,6 +219,12 @@ def _translated(error: Exception, url: str, timeout_s: float) -> WorkerError:
             remedy="Try again later; if it stays so, the site is at fault.",
             code="broken_answer",
         )
+    if isinstance(error, requests.exceptions.SSLError):
+        return Failed(
+            f"{url} offers no secure connection that can be trusted.",
+            remedy="Open it in a browser; its certificate may be out of date or its own.",
+            code="bad_certificate",
+        )
     return Failed(
         f"{url} cannot be reached.",
         remedy="Check the address and that the host is up.",

@@ -28,7 +28,7 @@ from workers.records import Failure, ItemState
 from workers.settings import Settings
 
 PATIENCE_S = 60.0
-BUSY_TICKS = 200  # far more processor time than a child needs to start
+BUSY_TICKS = 120  # far more processor time than a child needs to start
 
 
 @contextmanager
@@ -228,6 +228,19 @@ def test_closing_ends_the_children_and_may_be_done_twice(tmp_path: Path) -> None
         decoders.close()
         with pytest.raises(Unavailable, match="closed"):
             decoders.decode(to_decode([path]))
+
+
+def test_closing_in_the_middle_ends_the_wait(tmp_path: Path) -> None:
+    path = slow_jpeg(tmp_path / "slow.jpg")
+    with (
+        decoding(tmp_path, decode_timeout_s=PATIENCE_S) as decoders,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        future = thread.submit(decoders.decode, to_decode([path] * 20))
+        eventually(lambda: any(map(is_busy, children())))
+        decoders.close()
+        with pytest.raises(Unavailable, match="closed"):
+            future.result(PATIENCE_S)
 
 
 def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:

@@ -239,6 +239,21 @@ def test_nobody_listening_is_unreachable() -> None:
     assert error.code == "unreachable"
 
 
+def test_a_host_that_does_not_speak_tls_is_named() -> None:
+    def say(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=say, args=(listening,))
+        thread.start()
+        error = failure(f"https://127.0.0.1:{listening.getsockname()[1]}/a")
+        thread.join()
+    assert isinstance(error, Failed)
+    assert error.code == "bad_certificate"
+
+
 def test_an_unknown_host_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", unknown_host)
     assert failure("http://nowhere.example/", OPEN).code == "unreachable"
