@@ -26,8 +26,15 @@ class App:
         self.error: Exception | None = None
 
     def send_task(
-        self, name: str, *, args: tuple[Any, ...], queue: str, expires: float | None
+        self,
+        name: str,
+        *,
+        args: tuple[Any, ...],
+        queue: str,
+        expires: float | None,
+        ignore_result: bool,
     ) -> None:
+        assert ignore_result  # a reply queue would be waited for while the broker is away
         if self.error is not None:
             raise self.error
         self.sent.append((name, queue, args))
