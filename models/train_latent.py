@@ -33,7 +33,7 @@ RECIPE = Recipe(
     label_share=0.5,
     similarity=1.0,
     sharpness=8.0,
-    stability=1.0,
+    stability=3.0,
     balance=0.3,
 )
 _ROUNDS = 25
