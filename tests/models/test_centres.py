@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.centres import learn_centres
+from models.training.centres import learn_centres
 
 
 def clusters(seed: int, *, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

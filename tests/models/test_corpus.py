@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-from models import corpus
 from models.bundle import Bundle
 from models.engine import open_engine
+from models.training import corpus
 
 
 @pytest.fixture(autouse=True)

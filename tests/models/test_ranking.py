@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ranking import mean_average_precision, rank_codes, rank_features
+from models.training.ranking import mean_average_precision, rank_codes, rank_features
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 20))

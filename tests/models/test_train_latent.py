@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from tqdm import tqdm
 
-from models import train_latent
 from models.bundle import Bundle
-from models.corpus import list_corpus
 from models.engine import Engine, open_engine
-from models.latent_figures import copies, retrieval
-from models.latent_layer import Layer
+from models.training import train_latent
+from models.training.corpus import list_corpus
+from models.training.latent_figures import copies, retrieval
+from models.training.latent_layer import Layer
 
 COLOURS = {"n01": (200, 40, 40), "n02": (40, 200, 40), "n03": (40, 40, 200)}
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.latent_layer import Layer
+from models.training.latent_layer import Layer
 
 
 def learn_itq(features: NDArray[np.float32], *, bits: int, rounds: int, seed: int) -> Layer:

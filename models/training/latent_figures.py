@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.corpus import Corpus, cropped, features, half_size, quality_40
 from models.engine import Engine
-from models.itq import learn_itq
-from models.latent_layer import Layer
-from models.ranking import mean_average_precision, rank_codes, rank_features
+from models.training.corpus import Corpus, cropped, features, half_size, quality_40
+from models.training.itq import learn_itq
+from models.training.latent_layer import Layer
+from models.training.ranking import mean_average_precision, rank_codes, rank_features
 
 _K = 1000
 _ITQ_ROUNDS = 50

@@ -1,6 +1,6 @@
 """Learns, measures and writes a latent layer for the default bundles.
 
-`python -m models.train_latent --help` lists the options; models/latent/README.md has the
+`python -m models.training.train_latent --help` lists the options; models/latent/README.md has the
 commands of the committed layers. Needs the extra `train`.
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import corpus
 from models.bundle import load_bundle
 from models.catalogue import WEIGHTS, write_lite_bundle
-from models.centres import learn_centres
-from models.corpus import Corpus, features, list_corpus
 from models.engine import Engine, open_engine
-from models.latent_figures import copies, retrieval
-from models.latent_layer import Examples, Layer, Recipe, learn_latent
 from models.lite import DIMS
+from models.training import corpus
+from models.training.centres import learn_centres
+from models.training.corpus import Corpus, features, list_corpus
+from models.training.latent_figures import copies, retrieval
+from models.training.latent_layer import Examples, Layer, Recipe, learn_latent
 
 RECIPE = Recipe(
     epochs=12,
@@ -66,7 +66,9 @@ def _figures(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m models.train_latent", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m models.training.train_latent", description=__doc__
+    )
     add = parser.add_argument
     add("--labelled", type=Path, required=True, help="folder of class folders to learn from")
     add("--photos", type=Path, required=True, help="folder of photos CLASS_name.jpg, every class")

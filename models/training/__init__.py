@@ -1,0 +1,1 @@
+"""Learning latent layers and measuring what they find; not needed to run a bundle."""
