@@ -30,13 +30,14 @@ class EmbeddedWorkers:
     process.
 
     Args:
-        make_app: Makes an application with its tasks registered. Every worker gets one of its
-            own, because an application remembers one choice of queues to consume.
+        make_app: Makes an application with its tasks registered, for a worker of a lane. Every
+            worker gets one of its own, because an application remembers one choice of queues to
+            consume.
     """
 
     _only = threading.Lock()
 
-    def __init__(self, make_app: Callable[[], Celery]) -> None:
+    def __init__(self, make_app: Callable[[Lane], Celery]) -> None:
         self._make_app = make_app
         self._threads: list[threading.Thread] = []
 
@@ -50,7 +51,7 @@ class EmbeddedWorkers:
             raise Unavailable("This process already runs embedded workers.")
         worker_state.should_stop = None
         # The in-memory queues belong to the process: what an earlier run left there is stale.
-        self._make_app().control.purge()
+        self._make_app(LANES[0]).control.purge()
         ready = [self._start_thread(lane, number) for lane, number in _each(LANES)]
         for started in ready:
             if not started.wait(_START_TIMEOUT_S):
@@ -80,7 +81,7 @@ class EmbeddedWorkers:
     def _run(self, lane: Lane, name: str, ready: threading.Event) -> None:
         try:
             # Celery finds a message's application by the thread that works on it.
-            app = self._make_app()
+            app = self._make_app(lane)
             app.set_current()
             worker = WorkController(
                 app=app,

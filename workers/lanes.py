@@ -31,16 +31,18 @@ class Lane:
     niceness: int = 0
 
 
+INTERACTIVE, PROBES, BULK, CRAWLS = "interactive", "probe", "bulk", "crawl"
+
 LANES = (
     # One at a time each: a search must go to whoever is free.
-    Lane("interactive", (SEARCH, INGEST_LIVE), workers=2, prefetch=1),
+    Lane(INTERACTIVE, (SEARCH, INGEST_LIVE), workers=2, prefetch=1),
     # Likewise; the two groups of a search are to run side by side.
-    Lane("probe", (PROBE,), workers=2, prefetch=1),
+    Lane(PROBES, (PROBE,), workers=2, prefetch=1),
     # The next batch waits in the worker while one is at work. There is no idle neighbour to lose
     # it to, since a batch keeps every core busy.
-    Lane("bulk", (INGEST,), workers=1, prefetch=2, niceness=5),
+    Lane(BULK, (INGEST,), workers=1, prefetch=2, niceness=5),
     # Sleeps between pages, so it has a worker of its own.
-    Lane("crawl", (CRAWL,), workers=1, prefetch=1),
+    Lane(CRAWLS, (CRAWL,), workers=1, prefetch=1),
 )
 
 

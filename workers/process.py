@@ -13,12 +13,10 @@ from celery.worker.consumer import Consumer
 from workers.app import INGEST, PROBE, SEARCH
 from workers.dispatch import Dispatcher
 from workers.housekeeping import Housekeeper
-from workers.lanes import Lane
+from workers.lanes import BULK, Lane
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.tasks import app_for
-
-BULK_LANE = "bulk"
 
 _LOOK_UP_S = 0.5
 
@@ -41,7 +39,7 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
     # Celery warns of root because of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     os.nice(lane.niceness)
-    decoders = settings.decoders if lane.name == BULK_LANE else 1
+    decoders = settings.decoders if lane.name == BULK else 1
     with Resources(settings, decoders=decoders) as resources:
         _open_early(resources, lane)
         app = app_for(resources)
@@ -51,7 +49,7 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
             resources.files,
             settings,
         )
-        if lane.name == BULK_LANE:
+        if lane.name == BULK:
             keeper.start()
         try:
             worker = app.Worker(

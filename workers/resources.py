@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Self, TypeVar, cast
 
 import numpy as np
@@ -42,6 +43,7 @@ class Resources:
         self.settings = settings
         self.files = Files(settings.data_dir)
         self._decoder_processes = decoders
+        self._decoders_name = "decoders"
         self._niceness = niceness
         self._parts: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -92,7 +94,19 @@ class Resources:
     @property
     def decoders(self) -> Decoders:
         """The decoding children."""
-        return self._once("decoders", self._start_decoders)
+        return self._once(self._decoders_name, self._start_decoders)
+
+    def with_own_decoders(self, name: str, *, processes: int) -> Resources:
+        """Return resources that share all parts but the decoding children.
+
+        Args:
+            name: Tells these children from others.
+            processes: How many there are.
+        """
+        twin = copy(self)
+        twin._decoders_name = f"{name} decoders"
+        twin._decoder_processes = processes
+        return twin
 
     def warm_up(self) -> None:
         """Open what a search needs and use it once, so that the first one is as quick as others.

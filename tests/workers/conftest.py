@@ -87,8 +87,12 @@ def running_client(settings: Settings) -> Iterator[Client]:
 def warm(client: Client) -> None:
     """Use every part once: what a process starts on first use belongs to no single test."""
     client.count()
-    job = client.ingest_uploads([("warm.jpg", io.BytesIO(jpeg(10**6)))])
-    client.wait_job(job.id, PATIENCE_S)
+    path = client.settings.data_dir / "warm.jpg"
+    path.write_bytes(jpeg(10**6))
+    with path.open("rb") as file:
+        jobs = [client.ingest_files([path]), client.ingest_uploads([("warm.jpg", file)])]
+    for job in jobs:
+        client.wait_job(job.id, PATIENCE_S)
     found = client.submit_search(upload=("warm.jpg", io.BytesIO(jpeg(10**6))))
     client.wait_search(found.ticket, PATIENCE_S)
 

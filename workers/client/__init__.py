@@ -12,6 +12,7 @@ from workers.client.searches import SearchCalls
 from workers.dispatch import Dispatcher
 from workers.embedded import EmbeddedWorkers
 from workers.housekeeping import Housekeeper
+from workers.lanes import INTERACTIVE
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.tasks import app_for
@@ -54,9 +55,15 @@ class Client(SearchCalls, JobCalls):
             client = cls(resources, dispatcher, trusted=trusted)
             undo.callback(client.close)
             if settings.embedded and workers:
-                client._embed(EmbeddedWorkers(lambda: app_for(resources)), serve=serve)
+                # A query is not to wait behind a batch at the decoders either.
+                interactive = resources.with_own_decoders("interactive", processes=1)
+                parts = {INTERACTIVE: interactive}
+                client._embed(
+                    EmbeddedWorkers(lambda lane: app_for(parts.get(lane.name, resources))),
+                    serve=serve,
+                )
                 if serve:
-                    resources.warm_up()
+                    interactive.warm_up()
             if serve:
                 client._keep_house()
             undo.pop_all()
