@@ -19,7 +19,7 @@ import numpy as np
 from kombu.exceptions import OperationalError
 
 from models.catalogue import ensure_bundle
-from models.engine import open_engine
+from models.engines import open_engine
 from models.errors import ModelError
 from ops.lock import make_data_dir, server_of
 from ops.reachability import broker_problem, consumers, shown_address

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.catalogue import ensure_bundle
-from models.engine import Embedding, Engine, open_engine
+from models.engine import Embedding, Engine
+from models.engines import open_engine
 from models.errors import ModelError
 from workers.decoders import Decoders
 from workers.errors import Unavailable

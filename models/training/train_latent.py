@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from models.bundle import load_bundle
 from models.catalogue import WEIGHTS, write_lite_bundle
-from models.engine import Engine, open_engine
+from models.engine import Engine
+from models.engines import open_engine
 from models.lite import DIMS
 from models.training import corpus
 from models.training.centres import learn_centres

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.bundle import Bundle, load_bundle
-from models.engine import Engine, open_engine
+from models.engine import Engine
+from models.engines import open_engine
 from models.images import upright_rgb
 from models.preprocess import Preprocess
 from ops.bench.stack import CHILD

@@ -14,7 +14,8 @@ from PIL import Image
 
 from models.bundle import Bundle
 from models.catalogue import ensure_bundle
-from models.engine import Engine, open_engine
+from models.engine import Engine
+from models.engines import open_engine
 from models.images import upright_rgb
 from ops.bench.figures import rounded, spread
 from ops.bench.output import put

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.catalogue import DEFAULT_BUNDLES, ensure_bundle
-from models.engine import Engine, open_engine
+from models.engine import Engine
+from models.engines import open_engine
 from ops.cli.console import Console, leave, told
 from ops.cli.exits import Exit
 from ops.cli.options import Group, settings_options

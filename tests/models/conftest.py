@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from models.bundle import Bundle, load_bundle
 from models.bundle_writer import write_bundle
 from models.catalogue import ensure_bundle
-from models.engine import Engine, open_engine
+from models.engine import Engine
+from models.engines import open_engine
 from models.preprocess import Preprocess
 
 # For the tests that import ONNX Runtime themselves.

@@ -6,7 +6,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.bundle import Bundle
-from models.engine import open_engine
+from models.engines import open_engine
 from models.training import corpus
 
 

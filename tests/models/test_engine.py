@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.engine import open_engine
+from models.engines import open_engine
 from models.errors import BundleError, EngineError
 
 MakeBundle = Callable[..., Bundle]
@@ -65,7 +65,7 @@ def test_a_network_runs_without_a_word_to_its_makers(
     home.mkdir()
     program = (
         "import sys; from pathlib import Path; from models.bundle import load_bundle;"
-        "from models.engine import open_engine;"
+        "from models.engines import open_engine;"
         "open_engine(load_bundle(Path(sys.argv[1])), threads=1)"
     )
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path)}

@@ -10,7 +10,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from models.bundle import Bundle
-from models.engine import Engine, open_engine
+from models.engine import Engine
+from models.engines import open_engine
 from models.training import train_latent
 from models.training.corpus import list_corpus
 from models.training.latent_figures import copies, retrieval
