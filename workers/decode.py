@@ -27,6 +27,9 @@ from workers.files import empty_file, too_many_bytes
 # The JPEG reader opens MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "DIB")
 THUMBNAIL_PX = 320
+# Up to here a thumbnail keeps the picture's size: making it a little smaller takes longer than
+# decoding it, and saves next to nothing.
+THUMBNAIL_MAX_PX = 400
 ID_BYTES = 16
 _TURNED = (5, 6, 7, 8)  # EXIF orientations by a quarter of a turn
 
@@ -187,11 +190,18 @@ def _is_turned(image: Image.Image) -> bool:
 
 
 def _thumbnail(rgb: Image.Image) -> bytes:
-    small = rgb.copy()
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), reducing_gap=2.0)
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=80)
+    _small(rgb).save(out, "JPEG", quality=80)
     return out.getvalue()
+
+
+def _small(rgb: Image.Image) -> Image.Image:
+    longest = max(rgb.size)
+    if longest <= THUMBNAIL_MAX_PX:
+        return rgb
+    size = [max(1, round(side * THUMBNAIL_PX / longest)) for side in rgb.size]
+    # Hamming's filter is nearly as sharp as the bicubic one, for two thirds of the time.
+    return rgb.resize((size[0], size[1]), Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
 def _too_many_pixels(label: str, limits: Limits) -> TooLarge:

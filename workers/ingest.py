@@ -112,22 +112,31 @@ def _feed(resources: Resources, works: Sequence[Work]) -> tuple[list[_Fed], list
     """Bring the files of all items within reach of the decoders."""
     fed: list[_Fed] = []
     failed: list[Outcome] = []
-    with ThreadPoolExecutor(_FETCHES) as threads:
-        paths = threads.map(lambda work: _path(resources, work), works)
-        for work, path in zip(works, paths, strict=True):
-            if isinstance(path, Failure):
-                failed.append(_failure(work, path))
-            else:
-                fed.append(_Fed(work, ToDecode(path, work.source)))
+    for work, path in zip(works, _paths(resources, works), strict=True):
+        if isinstance(path, Failure):
+            failed.append(_failure(work, path))
+        else:
+            fed.append(_Fed(work, ToDecode(path, work.source)))
     return fed, failed
 
 
-def _path(resources: Resources, work: Work) -> Path | Failure:
+def _paths(resources: Resources, works: Sequence[Work]) -> list[Path | Failure]:
+    found = [_local_path(resources, work) for work in works]
+    remote = [work for work, path in zip(works, found, strict=True) if path is None]
+    # The pool starts a thread for each fetch that is asked for, and none for files at hand.
+    with ThreadPoolExecutor(_FETCHES) as threads:
+        fetched = threads.map(lambda work: _fetched_path(resources, work), remote)
+        return [path or next(fetched) for path in found]
+
+
+def _local_path(resources: Resources, work: Work) -> Path | None:
     kind, _, rest = work.ref.partition(":")
     if kind == "file":
         return path_of(work.ref)
-    if kind == "spool":
-        return resources.files.spooled(rest)
+    return resources.files.spooled(rest) if kind == "spool" else None
+
+
+def _fetched_path(resources: Resources, work: Work) -> Path | Failure:
     try:
         return fetch_to_spool(
             resources.fetcher,

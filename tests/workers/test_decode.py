@@ -17,7 +17,15 @@ from PIL import Image
 
 from models.preprocess import Preprocess
 from tests.workers.pictures import picture
-from workers.decode import THUMBNAIL_PX, Decoded, Limits, decode, image_id_of, read_file
+from workers.decode import (
+    THUMBNAIL_MAX_PX,
+    THUMBNAIL_PX,
+    Decoded,
+    Limits,
+    decode,
+    image_id_of,
+    read_file,
+)
 from workers.errors import Failed, Rejected, TooLarge, WorkerError
 
 PREPROCESS = Preprocess(
@@ -49,7 +57,7 @@ def decoded(data: bytes, limits: Limits = LIMITS) -> tuple[Decoded, Image.Image]
     assert result.id == image_id_of(data)
     small = Image.open(io.BytesIO(thumbnail))
     assert (small.format, small.mode) == ("JPEG", "RGB")
-    assert max(small.size) <= THUMBNAIL_PX
+    assert max(small.size) <= THUMBNAIL_MAX_PX
     return result, small
 
 
@@ -359,3 +367,18 @@ def test_a_file_without_permission_is_unreadable(
     error = unreadable(tmp_path / "a.jpg")
     assert error.code == "unreadable"
     assert "Permission denied" in error.message
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((THUMBNAIL_MAX_PX, 30), (THUMBNAIL_MAX_PX, 30)),
+        ((THUMBNAIL_MAX_PX * 2, 100), (THUMBNAIL_PX, 40)),
+        ((3, THUMBNAIL_MAX_PX * 2), (1, THUMBNAIL_PX)),
+    ],
+)
+def test_a_thumbnail_is_smaller_only_where_it_pays(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    _, thumbnail = decoded(encoded(Image.new("RGB", size), "PNG"))
+    assert thumbnail.size == expected
