@@ -89,7 +89,7 @@ class EmbeddedWorkers:
                 queues=list(lane.queues),
                 pool_cls="solo",
                 concurrency=1,
-                prefetch_multiplier=lane.prefetch,
+                prefetch_multiplier=1,
                 ready_callback=lambda _consumer: ready.set(),
                 without_gossip=True,
                 without_mingle=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
+from dataclasses import replace
 
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
@@ -39,7 +40,7 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
     # Celery warns of root because of pickle, which is not accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     os.nice(lane.niceness)
-    decoders = settings.decoders if lane.name == BULK else 1
+    settings, decoders = _share(settings, lane)
     with Resources(settings, decoders=decoders) as resources:
         _open_early(resources, lane)
         app = app_for(resources)
@@ -58,7 +59,7 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
                 queues=list(lane.queues),
                 pool="solo",
                 concurrency=1,
-                prefetch_multiplier=lane.prefetch,
+                prefetch_multiplier=1,
                 loglevel="WARNING",
                 without_gossip=True,
                 without_mingle=True,
@@ -68,6 +69,14 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
             worker.start()
         finally:
             keeper.close()
+
+
+def _share(settings: Settings, lane: Lane) -> tuple[Settings, int]:
+    """Return the settings and number of decoders for one worker of a lane."""
+    if lane.name != BULK:
+        return settings, 1
+    threads = max(1, settings.engine_threads // lane.workers)
+    return replace(settings, engine_threads=threads), max(1, settings.decoders // lane.workers)
 
 
 def _on_ready(consumer: Consumer) -> None:

@@ -127,10 +127,14 @@ class Settings:
     )
     shards: int = _setting(1, _positive, "LMDB environments that the images are spread over.")
     engine_threads: int = _setting(
-        os.cpu_count, _positive, "Threads that the network uses in each process."
+        os.cpu_count,
+        _positive,
+        "Threads that the network uses in a process; the bulk workers share them.",
     )
     decoders: int = _setting(
-        os.cpu_count, _positive, "Child processes that decode images, in each ingest worker."
+        os.cpu_count,
+        _positive,
+        "Child processes that decode images for bulk work; its workers share them.",
     )
     host: str = _setting("127.0.0.1", str, "Address that the site listens on.")
     port: int = _setting(8080, _port, "Port that the site listens on; 0 takes a free one.")
