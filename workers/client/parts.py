@@ -53,7 +53,7 @@ def wait_while(unfinished: Callable[[], bool], timeout_s: float) -> None:
     pause_s = _FIRST_PAUSE_S
     while unfinished() and (left_s := deadline - time.monotonic()) > 0:
         time.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.2, _LAST_PAUSE_S)
+        pause_s = min(pause_s * 1.1, _LAST_PAUSE_S)
 
 
 def existing(path: Path, what: str) -> Path:
