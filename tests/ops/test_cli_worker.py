@@ -24,7 +24,7 @@ from workers.lanes import LANES, Lane
 from workers.settings import Settings
 
 # One of each lane is enough here, and quicker to start.
-LEAN = ("--interactive", 1, "--probe", 1)
+LEAN = ("--interactive", 1, "--probe", 1, "--bulk", "1")
 
 
 @pytest.fixture
