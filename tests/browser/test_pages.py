@@ -130,6 +130,19 @@ def test_a_job_is_started_watched_and_finished(
     expect(page.locator("a.job")).to_contain_text("1 problem")
 
 
+def test_every_chosen_file_gets_an_outcome(page: Page, tmp_path: Path) -> None:
+    for name, content in (("good.png", picture(1)), ("empty.png", b""), (".hidden", b"notes")):
+        (tmp_path / name).write_bytes(content)
+    page.goto("/jobs")
+    page.set_input_files("#files", sorted(tmp_path.glob("*.png")) + [tmp_path / ".hidden"])
+    expect(page.locator("#chosen")).to_contain_text("3 files")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_text("done")
+    expect(page.locator("#items li")).to_have_count(3)
+    page.select_option("#filter", "rejected")
+    expect(page.locator("#items .reason")).to_have_count(2)
+
+
 def test_an_image_is_looked_at_and_deleted(page: Page, site: Site, files: list[Path]) -> None:
     fill(site, files)
     page.goto("/collection")

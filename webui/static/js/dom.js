@@ -53,12 +53,17 @@ export function onFilesDropped(accept, mark) {
     event.preventDefault();
     depth = 0;
     mark.classList.remove("over");
-    accept(plainFiles(event.dataTransfer));
+    const { files, folders } = dropped(event.dataTransfer);
+    accept(files, folders);
   });
 }
 
-// A dropped folder looks like a file that cannot be read.
-function plainFiles(transfer) {
-  const items = [...transfer.items].filter((item) => item.kind === "file" && !item.webkitGetAsEntry?.()?.isDirectory);
-  return items.map((item) => item.getAsFile());
+// A dropped folder looks like a file that cannot be read; of it only the name is of use.
+function dropped(transfer) {
+  const items = [...transfer.items].filter((item) => item.kind === "file");
+  const isFolder = (item) => Boolean(item.webkitGetAsEntry?.()?.isDirectory);
+  return {
+    files: items.filter((item) => !isFolder(item)).map((item) => item.getAsFile()),
+    folders: items.filter(isFolder).map((item) => item.getAsFile()?.name ?? "a folder"),
+  };
 }

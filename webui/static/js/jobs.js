@@ -29,14 +29,21 @@ function showChosen() {
   byId("chosen").textContent = chosen.length ? `${count(chosen.length, "file")}, ${bytes(total)}` : "Choose images";
 }
 
-function choose(files) {
+// Whatever is chosen is sent, also what cannot be an image: the job then says of each file why.
+function choose(files, folders = []) {
   clear(byId("problem"));
-  chosen = files.filter((file) => file.size > 0 && !file.name.startsWith("."));
+  chosen = files;
   showChosen();
   form.elements.kind.value = "upload";
   showPanel();
-  if (!chosen.length) showProblem(byId("problem"), NOTHING_CHOSEN);
+  if (folders.length) showProblem(byId("problem"), leftAside(folders), "warn");
+  else if (!chosen.length) showProblem(byId("problem"), NOTHING_CHOSEN);
 }
+
+const leftAside = (folders) => ({
+  message: `Left aside, because a folder cannot be dropped: ${folders.join(", ")}.`,
+  remedy: "Choose it with the link “Choose a whole folder”.",
+});
 
 // One request holds a limited number of files and bytes, so a large choice becomes several jobs.
 function batches(files) {

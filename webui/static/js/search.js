@@ -194,9 +194,14 @@ function showEffort() {
       : `Compares the ${number(candidates)} likeliest images. More effort finds more and takes longer.`;
 }
 
-function askWithFiles(chosen) {
+function askWithFiles(chosen, folders = []) {
   const image = chosen.find((file) => file.type.startsWith("image/")) ?? chosen[0];
-  if (!image) return;
+  if (!image) {
+    if (!folders.length) return;
+    begin();
+    fail({ message: `${folders[0]} is a folder.`, remedy: "Search with one image; add folders on the jobs page." });
+    return;
+  }
   const most = Number(byId("ask").dataset.maxBytes);
   if (image.size <= most) {
     ask({ file: image });
