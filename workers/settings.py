@@ -22,6 +22,8 @@ PREFIX = "LOOKALIKE_"
 EMBEDDED_BROKER = "memory://"
 MAX_PORT = 65_535
 
+_BROKER_SCHEMES = (EMBEDDED_BROKER, "amqp://", "amqps://", "pyamqp://")
+
 
 def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(part).expanduser() for part in text.split(os.pathsep) if part)
@@ -29,6 +31,12 @@ def _paths(text: str) -> tuple[Path, ...]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _broker(text: str) -> str:
+    if not text.startswith(_BROKER_SCHEMES):
+        raise ValueError(f"must begin with one of {', '.join(_BROKER_SCHEMES)}")
+    return text
 
 
 def _flag(text: str) -> bool:
@@ -112,7 +120,7 @@ class Settings:
     )
     broker_url: str = _setting(
         EMBEDDED_BROKER,
-        str,
+        _broker,
         "Message broker. The default runs the workers inside the one process; "
         "`amqp://user:password@host:5672//` uses RabbitMQ and separate workers.",
     )

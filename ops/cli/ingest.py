@@ -14,7 +14,7 @@ from ops.cli.follow import follow, report
 from ops.cli.options import COLLECTION, Command, settings_options
 from ops.cli.session import opened
 from workers.client import DEFAULT_CRAWL_DEPTH, DEFAULT_CRAWL_PAGES, Client
-from workers.errors import InvalidRequest, NotFound
+from workers.errors import Failed, InvalidRequest, NotFound
 from workers.records import Job, JobState
 from workers.settings import Settings
 
@@ -29,7 +29,7 @@ _no_wait = click.option(
 @click.argument("given", metavar="[FOLDER|FILE|URL]...", nargs=-1)
 @click.option(
     "--urls-file",
-    type=click.File(encoding="utf-8"),
+    type=click.File(encoding="utf-8", errors="replace"),
     help="File with a URL on each line; - reads standard input.",
 )
 @_no_wait
@@ -90,6 +90,27 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
+def is_there(path: Path) -> bool:
+    """Return whether a path leads somewhere.
+
+    Raises:
+        Failed: The folders on the way may not be looked into, or the name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> Failed:
+    """Return what a person is told who named a file that cannot be read."""
+    return Failed(
+        f"{path} cannot be read: {error.strerror}.",
+        remedy="Check its permissions and its path.",
+        code="unreadable",
+    )
+
+
 def _starts(given: Sequence[str], listed: Sequence[str]) -> list[Start]:
     """Return what starts the jobs for all that was given.
 
@@ -120,7 +141,7 @@ def _folder_start(folder: Path) -> Start:
 
 def _existing(text: str) -> Path:
     path = Path(text).expanduser()
-    if not path.exists():
+    if not is_there(path):
         raise NotFound(f"There is no file or folder {text}.", remedy="Check the path.")
     return path
 

@@ -67,7 +67,7 @@ class _SettingType(click.ParamType[str]):
             self._setting.read(value)
         except SettingsError as error:
             cause = error.__cause__
-            self.fail(f"{value!r} cannot be used: {cause}.", param, ctx)
+            self.fail(f"{self._setting.env}={value!r} cannot be used: {cause}.", param, ctx)
         return str(value)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from ops.cli.console import Console, leave
 from ops.cli.exits import Exit
-from ops.cli.ingest import is_url
+from ops.cli.ingest import is_there, is_url, unreadable
 from ops.cli.options import COLLECTION, Command, settings_options
 from ops.cli.session import opened
 from ops.cli.sheet import write_contact_sheet
@@ -101,12 +101,19 @@ def _submit(client: Client, image: str, *, k: int, effort: int) -> Search:
         upload = ("standard input", sys.stdin.buffer)
         return client.submit_search(upload=upload, k=k, effort=effort)
     path = Path(image).expanduser()
-    if path.is_file():
-        with path.open("rb") as stream:
+    if is_there(path) and not path.is_dir():
+        with _opened(path) as stream:
             return client.submit_search(upload=(path.name, stream), k=k, effort=effort)
-    if len(image) == _ID_CHARS and not path.exists():
+    if len(image) == _ID_CHARS and not is_there(path):
         return client.submit_search(image_id=image, k=k, effort=effort)
     raise NotFound(f"{image} is no file, URL or image id.", remedy="Check the path.")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def summary(answer: Search) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +87,50 @@ def test_what_cannot_be_done_is_told_with_its_exit_code(
     assert result.exit_code == code, result.stderr
     assert told in result.stderr + result.stdout
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("url", ["redis://x", "http://x", "foo", ""])
+def test_a_broker_of_another_kind_is_refused_with_the_allowed_ones(run: Run, url: str) -> None:
+    by_option = run("jobs", "--broker-url", url)
+    by_variable = run("jobs", env={"LOOKALIKE_BROKER_URL": url})
+    for result in (by_option, by_variable):
+        assert result.exit_code == Exit.USAGE
+        assert "LOOKALIKE_BROKER_URL" in result.stderr
+        assert "memory://, amqp://, amqps://, pyamqp://" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "ingest"])
+def test_a_path_that_cannot_be_looked_at_is_named(
+    run: Run, collection: Path, command: str
+) -> None:
+    result = run(command, "n" * 300, "--data-dir", collection)
+    assert result.exit_code == Exit.FAILED
+    assert "cannot be read: File name too long" in result.stderr
+
+
+def test_a_query_that_may_not_be_read_is_named(
+    run: Run, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(jpeg(1))
+    plain_open = Path.open
+
+    def refused(path: Path, *args: Any, **kwargs: Any) -> Any:
+        # Root, as which tests may run, reads everything.
+        if path == secret:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return plain_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refused)
+    result = run("search", secret, "--data-dir", collection)
+    assert result.exit_code == Exit.FAILED
+    assert f"{secret} cannot be read: Permission denied." in result.stderr
+
+
+def test_a_folder_is_no_query(run: Run, collection: Path, tmp_path: Path) -> None:
+    result = run("search", tmp_path, "--data-dir", collection)
+    assert result.exit_code == Exit.NOT_FOUND
+    assert f"{tmp_path} is no file" in result.stderr
 
 
 def test_a_search_finds_the_photo_itself_first(run: Run, collection: Path, photos: Path) -> None:

@@ -21,6 +21,7 @@ BAD_VALUES = {
     "LOOKALIKE_SWEEP_INTERVAL_S": ["0"],
     "LOOKALIKE_LEASE_S": ["0"],
     "LOOKALIKE_ALLOW_PRIVATE_ADDRESSES": ["maybe", ""],
+    "LOOKALIKE_BROKER_URL": ["", "foo", "redis://x", "http://x", "amqp:/x"],
     "LOOKALIKE_DATA_DIR": [""],
     "LOOKALIKE_USER_AGENT": ["", " /1", "two\nlines", "Schnüffler"],
 }
