@@ -46,6 +46,9 @@ def make_app(settings: Settings) -> Celery:
         broker_transport_options={"confirm_publish": True},
         task_publish_retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_max": 0.5},
         worker_consumer="workers.consumer:Consumer",
+        worker_pool="workers.pool:Pool",
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
         # The site and the ledger tell how things stand; nobody listens to these.
         worker_enable_remote_control=False,
         worker_send_task_events=False,

@@ -24,7 +24,7 @@ class Dispatcher:
 
     Raises:
         Unavailable: From every method, when the broker does not answer. What was to be sent
-            stands in the ledger and is sent by a later sweep.
+            stands in the ledger and is sent by the next sweep.
     """
 
     def __init__(self, app: Celery, ledger: Ledger, settings: Settings) -> None:
@@ -38,7 +38,11 @@ class Dispatcher:
 
     def listing(self, job_id: str) -> None:
         """Send the next step of a job's listing."""
-        self._send("crawl", CRAWL, job_id)
+        try:
+            self._send("crawl", CRAWL, job_id)
+        except Unavailable:
+            self._ledger.jobs.lose_listing(job_id)
+            raise
 
     def pump(self, job_id: str) -> None:
         """Fill a job's window with the next of its items."""
@@ -61,13 +65,17 @@ class Dispatcher:
     def _ingest(self, job_id: str, item_ids: Sequence[int], *, live: bool) -> None:
         # After the lease the items are sent again; expiry keeps the queue from filling with
         # copies while no worker runs.
-        self._send(
-            "ingest",
-            INGEST_LIVE if live else INGEST,
-            job_id,
-            list(item_ids),
-            expires_s=self._settings.lease_s,
-        )
+        try:
+            self._send(
+                "ingest",
+                INGEST_LIVE if live else INGEST,
+                job_id,
+                list(item_ids),
+                expires_s=self._settings.lease_s,
+            )
+        except Unavailable:
+            self._ledger.items.take_back(item_ids)
+            raise
 
     def _send(self, task: str, queue: str, *args: object, expires_s: float | None = None) -> None:
         with broker_errors():

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from store import Inserted, NewImage
-from workers.decode import Decoded
+from store import Image, Inserted, NewImage
+from workers.decode import Decoded, image_id_of, read_file
 from workers.decoders import ToDecode
 from workers.dispatch import Dispatcher
-from workers.errors import Unavailable, WorkerError
+from workers.errors import SettingsError, Unavailable, WorkerError
 from workers.fetch import Fetcher
 from workers.files import Files, writing
 from workers.ledger import Outcome, Work
@@ -61,10 +61,10 @@ def ingest(
     works = [work for work in claim.works if work not in hopeless]
     try:
         outcomes = [_given_up(work) for work in hopeless] + take_in(resources, works, watch)
-    except Unavailable as error:
+    except (Unavailable, SettingsError) as error:
         # A full disk or a damaged store is nobody's fault among the items. They wait for the
         # sweep, which sends them again once their lease is over.
-        logger.exception("Job %s cannot go on now and is tried again later.", job_id)
+        logger.error("Job %s cannot go on now and is tried again later: %s", job_id, error)
         items.release([work.id for work in claim.works])
         resources.ledger.jobs.note_trouble(job_id, Problem.of(error))
         return
@@ -97,15 +97,21 @@ def take_in(resources: Resources, works: Sequence[Work], watch: Stopwatch) -> li
     """
     with watch.stage("feed"):
         fed, failed = _feed(resources, works)
+    with watch.stage("look up"):
+        there = [_stored_already(resources, entry) for entry in fed]
     with watch.stage("decode"):
-        decoded = resources.decoders.decode([entry.file for entry in fed])
+        unknown = [entry for entry, image in zip(fed, there, strict=True) if image is None]
+        decoded = resources.decoders.decode([entry.file for entry in unknown])
     good: list[tuple[Work, Decoded]] = []
-    for entry, result in zip(fed, decoded, strict=True):
+    for entry, result in zip(unknown, decoded, strict=True):
         if isinstance(result, Failure):
             failed.append(_failure(entry.work, result))
         else:
             good.append((entry.work, result))
-    return failed + (_store(resources, good, watch) if good else [])
+    again = [(entry.work, image) for entry, image in zip(fed, there, strict=True) if image]
+    return (
+        failed + _note_again(resources, again) + (_store(resources, good, watch) if good else [])
+    )
 
 
 def _feed(resources: Resources, works: Sequence[Work]) -> tuple[list[_Fed], list[Outcome]]:
@@ -192,6 +198,53 @@ def _store(
     return [_stored(work, entry) for (work, _), entry in zip(good, inserted, strict=True)]
 
 
+def _stored_already(resources: Resources, entry: _Fed) -> Image | None:
+    """Return the image that a file is, if the collection has it whole.
+
+    Reading and hashing take a hundredth of what decoding and the network do.
+    """
+    file = entry.file
+    try:
+        data = read_file(file.path, max_bytes=resources.settings.max_image_bytes, label=file.label)
+    except WorkerError:
+        # The decoder meets the same, and says what it is.
+        return None
+    image = resources.shards.get(image_id_of(data))
+    whole = image is not None and resources.files.thumbnail(image.id).exists()
+    return image if whole else None
+
+
+def _note_again(resources: Resources, again: Sequence[tuple[Work, Image]]) -> list[Outcome]:
+    """Note where known images came from this time."""
+    gone: list[Outcome] = []
+    batch: list[NewImage] = []
+    kept: list[tuple[Work, Image]] = []
+    for work, image in again:
+        vectors = resources.shards.vectors(image.id)
+        if vectors is None:
+            # Deleted since it was looked up: it was there when it came.
+            gone.append(Outcome(work.id, ItemState.DUPLICATE, image_id=image.id))
+            continue
+        kept.append((work, image))
+        batch.append(
+            NewImage(
+                id=image.id,
+                code=vectors[0],
+                feature=vectors[1],
+                source=work.source,
+                origin=work.origin,
+                added_at=image.added_at,
+                width_px=image.width_px,
+                height_px=image.height_px,
+                format=image.format,
+                size_bytes=image.size_bytes,
+            )
+        )
+    _keep_uploads(resources.files, kept)
+    inserted = resources.shards.insert(batch)
+    return gone + [_stored(work, entry) for (work, _), entry in zip(kept, inserted, strict=True)]
+
+
 def _stored(work: Work, inserted: Inserted) -> Outcome:
     state = ItemState.INDEXED if inserted.created else ItemState.DUPLICATE
     return Outcome(work.id, state, image_id=inserted.id)
@@ -218,10 +271,10 @@ def _spool_name(work: Work) -> str:
     return "" if kind == "file" else f"item-{work.id}"
 
 
-def _keep_uploads(files: Files, good: Sequence[tuple[Work, Decoded]]) -> None:
-    for work, decoded in good:
+def _keep_uploads(files: Files, good: Sequence[tuple[Work, Decoded | Image]]) -> None:
+    for work, image in good:
         if work.ref.startswith("spool:"):
-            files.keep_original(files.spooled(_spool_name(work)), decoded.id)
+            files.keep_original(files.spooled(_spool_name(work)), image.id)
 
 
 def _tidy(files: Files, works: Sequence[Work]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from celery import Celery
 from celery.exceptions import TimeoutError as NoAnswer
-from celery.result import AsyncResult, allow_join_result
+from celery.result import AsyncResult
 from numpy.typing import NDArray
 
 from store import Partial, Query, merge
@@ -96,7 +96,7 @@ def probe(
     try:
         partial = resources.shards.search(shard, query, group=group, groups=groups)
     except WorkerError as error:
-        logger.exception("Shard %d could not be searched.", shard)
+        logger.error("Shard %d could not be searched: %s", shard, error)
         return {"problem": Problem.of(error).to_dict()}
     return {"partial": partial.to_dict()}
 
@@ -110,7 +110,7 @@ def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: f
     """
     deadline = time.monotonic() + timeout_s
     vector = query.feature.astype("<f4").tobytes()
-    with broker_errors(), allow_join_result():
+    with broker_errors():
         results = [
             app.send_task(
                 "probe",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from store import Image, Inserted, NewImage, Partial, Query, Shard, StoreError, StoreSpec
+from store import (
+    Image,
+    Inserted,
+    NewImage,
+    Partial,
+    Query,
+    Shard,
+    StoreError,
+    StoreMismatch,
+    StoreSpec,
+)
 from workers.errors import InvalidRequest, SettingsError, Unavailable
 
 _ROW = re.compile(r"[0-9]{0,18}", re.ASCII)  # fits into 64 bits
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -34,6 +47,10 @@ class Recent:
 
     images: list[Image]
     next: str | None
+
+
+class Misfit(Unavailable):
+    """The collection was built with another bundle."""
 
 
 class Shards:
@@ -130,6 +147,20 @@ class Shards:
         more = len(taken) == limit
         return Recent([image for _, image in taken], _joined(cursors) if more else None)
 
+    def check_fit(self) -> None:
+        """Open all shards that can be opened; what is damaged shows when it is used.
+
+        Raises:
+            Misfit: The collection was built with another bundle.
+        """
+        for index in range(self.count):
+            try:
+                self[index]
+            except Misfit:
+                raise
+            except Unavailable as error:
+                logger.warning("Shard %d cannot be opened: %s", index, error)
+
     def close(self) -> None:
         """Close all shards."""
         with self._lock:
@@ -176,6 +207,8 @@ class Shards:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except StoreMismatch as error:
+        raise Misfit(f"{str(error).rstrip('.')}.", code="store") from error
     except StoreError as error:
         # The store's own errors end with the remedy.
         raise Unavailable(f"{str(error).rstrip('.')}.", code="store") from error

@@ -87,10 +87,10 @@ def demo(
     with tale.stage("model bundle"):
         bundle = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
     tale.say("model bundle", f"{bundle.id}: {bundle.bits} bits, {bundle.dims} features")
-    settings = _own(settings, demo_dir.absolute() / _collection_name(folder, bundle))
+    settings = _own(settings, demo_dir.absolute() / _collection_name(folder, bundle), folder)
     with (
         ServerLock(settings.data_dir) as lock,
-        Client.open(settings, trusted=True, serve=True) as client,
+        Client.open(settings, serve=True) as client,
     ):
         _show(client, folder, demo_dir / "contact-sheet.png", tale)
         if not no_serve:
@@ -174,10 +174,15 @@ def _serve(client: Client, settings: Settings, lock: ServerLock, console: Consol
         run_site(client, replace(settings, port=0), lock, console)
 
 
-def _own(settings: Settings, data_dir: Path) -> Settings:
-    """Return settings that touch nothing of the user's but the cache."""
+def _own(settings: Settings, data_dir: Path, folder: Path) -> Settings:
+    """Return settings that touch nothing of the user's but the cache and one folder of photos."""
     return replace(
-        settings, data_dir=data_dir, broker_url=EMBEDDED_BROKER, ledger_url="", shards=1
+        settings,
+        data_dir=data_dir,
+        broker_url=EMBEDDED_BROKER,
+        ledger_url="",
+        shards=1,
+        folder_roots=(folder,),
     )
 
 

@@ -16,7 +16,7 @@ from workers.settings import Settings
 def opened(
     settings: Settings, console: Console, *, serve: bool = False, workers: bool = True
 ) -> Iterator[Client]:
-    """Open a client that may ingest any folder, as the person at the command line may read it.
+    """Open a client; unless it serves a site it may ingest whatever its user may read.
 
     Args:
         serve: Whether the process looks after the collection.
@@ -28,7 +28,8 @@ def opened(
     """
     make_data_dir(settings.data_dir)
     ready_bundle(settings, console)
-    with Client.open(settings, trusted=True, serve=serve, workers=workers) as client:
+    # Whoever reaches the site is not the person at the command line.
+    with Client.open(settings, trusted=not serve, serve=serve, workers=workers) as client:
         yield client
 
 

@@ -12,7 +12,7 @@ from store import Hit, Partial
 from tests.workers.conftest import PATIENCE_S
 from tests.workers.pictures import folder_of, jpeg
 from workers.client import Client
-from workers.errors import Failed, SettingsError, Unavailable
+from workers.errors import Failed, InvalidRequest, SettingsError, Unavailable
 from workers.records import Problem, SearchState
 from workers.searching import MAX_EFFORT, MIN_EFFORT, candidates_for, merged_answer
 from workers.settings import Settings
@@ -92,11 +92,8 @@ def test_another_number_of_shards_is_refused(base_settings: Settings, tmp_path: 
     settings = replace(base_settings, data_dir=tmp_path / "data", shards=2)
     with Client.open(settings, trusted=True) as client:
         assert client.count() == 0
-    with (
-        Client.open(replace(settings, shards=3), trusted=True) as client,
-        pytest.raises(SettingsError, match="2 shards"),
-    ):
-        client.count()
+    with pytest.raises(SettingsError, match="2 shards"):
+        Client.open(replace(settings, shards=3), trusted=True)
 
 
 def test_another_bundle_is_refused_with_both_names(
@@ -105,8 +102,30 @@ def test_another_bundle_is_refused_with_both_names(
     settings = replace(base_settings, data_dir=tmp_path / "data")
     with Client.open(settings, trusted=True) as client:
         client.count()
-    with (
-        Client.open(replace(settings, bundle="lite0-20"), trusted=True) as client,
-        pytest.raises(Unavailable, match=r"lite0-128@.*lite0-20@"),
-    ):
-        client.count()
+    with pytest.raises(Unavailable, match=r"lite0-128@.*lite0-20@"):
+        Client.open(replace(settings, bundle="lite0-20"), trusted=True)
+
+
+def test_the_first_searches_of_a_process_may_come_all_at_once(
+    base_settings: Settings, tmp_path: Path
+) -> None:
+    with Client.open(replace(base_settings, data_dir=tmp_path / "data")) as client:
+        searches = [
+            client.submit_search(upload=("q.jpg", io.BytesIO(jpeg(seed)))) for seed in range(6)
+        ]
+        done = [client.wait_search(search.ticket, PATIENCE_S) for search in searches]
+    assert [search.state for search in done] == [SearchState.DONE] * 6
+
+
+def test_a_site_may_ingest_only_the_folders_it_is_given(
+    base_settings: Settings, tmp_path: Path
+) -> None:
+    allowed, other = folder_of(tmp_path / "in", range(1)), folder_of(tmp_path / "out", range(1))
+    settings = replace(base_settings, data_dir=tmp_path / "data", folder_roots=(allowed,))
+    with Client.open(settings, serve=True) as client:
+        with pytest.raises(InvalidRequest, match="may not ingest"):
+            client.ingest_folder(other)
+        with pytest.raises(InvalidRequest, match="may not ingest"):
+            client.ingest_folder(allowed / ".." / "out")
+        job = client.ingest_folder(allowed)
+        assert client.wait_job(job.id, PATIENCE_S).counts.indexed == 1

@@ -54,6 +54,8 @@ class Client(SearchCalls, JobCalls):
             dispatcher = Dispatcher(make_app(settings), resources.ledger, settings)
             client = cls(resources, dispatcher, trusted=trusted)
             undo.callback(client.close)
+            if workers:
+                resources.shards.check_fit()
             if settings.embedded and workers:
                 # A query is not to wait behind a batch at the decoders either.
                 interactive = resources.with_own_decoders("interactive", processes=1)

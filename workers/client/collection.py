@@ -71,6 +71,8 @@ class CollectionCalls(Parts):
             NotFound: It is not on this machine, or not the same any more.
         """
         image = self.image(image_id)
+        # Pillow knows its formats only after it has been asked to look for them.
+        PillowImage.init()
         media_type = PillowImage.MIME.get(image.format, "application/octet-stream")
         kept = self._files.original(image_id)
         for path in (kept, *(Path(source) for source in image.sources if source.startswith("/"))):

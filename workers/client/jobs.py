@@ -12,7 +12,7 @@ from workers.crawl import no_such_folder
 from workers.errors import InvalidRequest, NotFound, Unavailable
 from workers.fetch import check_url
 from workers.ledger import NewJob, Reference
-from workers.records import Item, ItemState, Job, JobKind
+from workers.records import Item, ItemState, Job, JobKind, Problem
 from workers.references import to_file, to_upload, to_url
 
 logger = logging.getLogger(__name__)
@@ -200,6 +200,7 @@ class JobCalls(Parts):
             send(job_id)
         except Unavailable as error:
             logger.warning("Job %s waits in the ledger for the broker: %s", job_id, error)
+            self._ledger.jobs.note_trouble(job_id, Problem.of(error))
         return self.job(job_id)
 
 

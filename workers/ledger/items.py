@@ -214,6 +214,15 @@ class ItemLedger:
                 by_job.setdefault(job_id, []).append(item_id)
         return by_job
 
+    def take_back(self, item_ids: Sequence[int]) -> None:
+        """Put items back into the ledger that did not get into the queue."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(items)
+                .where(items.c.id.in_(item_ids), items.c.state == ItemState.PENDING)
+                .values(dispatched_at=None)
+            )
+
     def recall(self) -> None:
         """Put everything that was sent back into the ledger: the queue it was in is gone.
 

@@ -117,6 +117,10 @@ class JobLedger:
                 update(jobs).where(jobs.c.id == job_id, changed).values(trouble=trouble)
             )
 
+    def lose_listing(self, job_id: str) -> None:
+        """Note that the next step of a job's listing did not get into the queue."""
+        self._update(job_id, listing_at=0.0)
+
     def stalled_listings(self, *, before: float) -> list[str]:
         """Claim the open jobs whose listing has not moved since ``before``, to be sent again."""
         with self._database.write() as connection:
