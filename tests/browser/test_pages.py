@@ -134,13 +134,36 @@ def test_every_chosen_file_gets_an_outcome(page: Page, tmp_path: Path) -> None:
     for name, content in (("good.png", picture(1)), ("empty.png", b""), (".hidden", b"notes")):
         (tmp_path / name).write_bytes(content)
     page.goto("/jobs")
-    page.set_input_files("#files", sorted(tmp_path.glob("*.png")) + [tmp_path / ".hidden"])
+    page.set_input_files("#files", [*tmp_path.glob("*.png"), tmp_path / ".hidden"])
     expect(page.locator("#chosen")).to_contain_text("3 files")
     page.get_by_role("button", name="Start").click()
     expect(page.locator("#state")).to_have_text("done")
     expect(page.locator("#items li")).to_have_count(3)
     page.select_option("#filter", "rejected")
     expect(page.locator("#items .reason")).to_have_count(2)
+
+
+def test_fields_are_checked_in_words_of_the_page(page: Page) -> None:
+    problem = page.locator("#problem")
+    page.goto("/")
+    page.fill("#k", "")
+    page.fill("#url", "http://127.0.0.1:9/a.png")
+    page.keyboard.press("Enter")
+    expect(problem).to_contain_text("“Hits” takes a whole number from 1 to")
+    expect(page.locator("#k")).to_be_focused()
+
+    page.goto("/jobs")
+    start = page.get_by_role("button", name="Start")
+    page.get_by_text("Crawl", exact=True).click()
+    start.click()
+    expect(problem).to_contain_text("“Page to start from” is empty.")
+    page.fill("#seed", "http://127.0.0.1:9/")
+    page.fill("#max-pages", "0")
+    start.click()
+    expect(problem).to_contain_text("“Pages at most” takes a whole number from 1 to")
+    page.get_by_text("Server folder", exact=True).click()
+    expect(page.get_by_text("LOOKALIKE_FOLDER_ROOTS")).to_be_visible()
+    expect(start).to_be_hidden()
 
 
 def test_an_image_is_looked_at_and_deleted(page: Page, site: Site, files: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 import { get, post, query, upload } from "./api.js";
 import { badge, byId, clear, el, onFilesDropped, showProblem } from "./dom.js";
+import { filled, wholeNumber } from "./fields.js";
 import { isOpen, pause } from "./follow.js";
 import { bytes, count, duration, moment } from "./format.js";
 import { outcomeBar } from "./outcomes.js";
@@ -18,10 +19,11 @@ let chosen = [];
 // --- starting -----------------------------------------------------------------------------------
 
 const kind = () => new FormData(form).get("kind");
-const text = (id) => byId(id)?.value.trim() ?? "";
+const text = (id) => byId(id).value.trim();
 
 function showPanel() {
   for (const panel of form.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== kind();
+  byId("go").hidden = kind() === "folder" && !byId("path"); // the panel says why, and what to do
 }
 
 function showChosen() {
@@ -82,9 +84,10 @@ async function sendFiles() {
 
 function jsonBody() {
   const common = { kind: kind(), ...(text("label") && { label: text("label") }) };
-  if (common.kind === "urls") return { ...common, urls: text("urls").split(/\s+/).filter(Boolean) };
-  if (common.kind === "folder") return { ...common, path: text("path") };
-  return { ...common, seed: text("seed"), max_depth: byId("depth").valueAsNumber, max_pages: byId("max-pages").valueAsNumber };
+  if (common.kind === "urls") return { ...common, urls: filled(byId("urls")).split(/\s+/).filter(Boolean) };
+  if (common.kind === "folder") return { ...common, path: filled(byId("path")) };
+  const limits = { max_depth: wholeNumber(byId("depth")), max_pages: wholeNumber(byId("max-pages")) };
+  return { ...common, seed: filled(byId("seed")), ...limits };
 }
 
 async function start(event) {
@@ -103,6 +106,7 @@ async function start(event) {
     await refresh();
   } catch (error) {
     showProblem(byId("problem"), error);
+    error.field?.focus();
   } finally {
     button.disabled = false;
     clear(byId("sending"));

@@ -3,6 +3,7 @@
 import { post, remove } from "./api.js";
 import { filePreview, hasAnswer, hitCard, preview, queryNode, remarkOn, stateText } from "./answer.js";
 import { badge, byId, clear, el, onFilesDropped, showProblem } from "./dom.js";
+import { wholeNumber } from "./fields.js";
 import { follow, isOpen } from "./follow.js";
 import { bytes, duration, moment, number } from "./format.js";
 import { reportNode } from "./report.js";
@@ -20,7 +21,7 @@ const wide = matchMedia("(min-width: 60rem)"); // the style sheet shows the opti
 // --- asking -------------------------------------------------------------------------------------
 
 function options() {
-  return { k: byId("k").valueAsNumber, effort: byId("effort").valueAsNumber };
+  return { k: wholeNumber(byId("k")), effort: byId("effort").valueAsNumber };
 }
 
 function bodyOf(asked) {
@@ -51,6 +52,8 @@ async function ask(asked, { replace = false } = {}) {
     search = await post("/searches", bodyOf(asked), signal);
   } catch (error) {
     if (!signal.aborted) fail(error);
+    if (error.field) byId("options").open = true;
+    error.field?.focus();
     return;
   }
   if (asked.file) files.set(search.ticket, asked.file);
