@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -73,8 +74,23 @@ class Console:
 
 
 def told(problem: Problem) -> str:
-    """Return a problem as one line."""
-    return f"{problem.message} {problem.remedy}".strip()
+    """Return a problem as one line that is safe to print."""
+    return shown(f"{problem.message} {problem.remedy}".strip())
+
+
+def shown(text: object) -> str:
+    """Return a name or message from elsewhere as one line that is safe to print.
+
+    What moves the cursor, breaks the line or turns the direction of writing is escaped, as are
+    bytes of file names that are no text.
+    """
+    return "".join(map(_shown_char, str(text)))
+
+
+def _shown_char(char: str) -> str:
+    if char.isprintable() or unicodedata.category(char) == "Zs":
+        return char
+    return char.encode("unicode_escape").decode()
 
 
 def leave(code: Exit) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ops.cli.console import Console, leave
+from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.options import COLLECTION, Command, settings_options
 from ops.doctor import Finding, State, examine
@@ -32,4 +32,4 @@ def doctor(console: Console, settings: Settings) -> None:
 
 def _line(finding: Finding) -> str:
     state = click.style(f"{finding.state:<4}", fg=_COLOURS[finding.state])
-    return f"{state}  {finding.name:<12} {finding.message}  {finding.remedy}".rstrip()
+    return f"{state}  {finding.name:<12} {shown(f'{finding.message}  {finding.remedy}')}".rstrip()

@@ -11,7 +11,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from ops.cli.console import Console, told
+from ops.cli.console import Console, shown, told
 from ops.cli.exits import Exit
 from workers.client import Client
 from workers.records import Item, ItemState, Job, JobState, Problem
@@ -67,7 +67,7 @@ def identity(job: Job) -> str:
 def describe(job: Job) -> list[str]:
     """Return a job as lines for people."""
     rate = f" ({job.rate_per_s:.1f} images/s)" if job.rate_per_s else ""
-    lines = [f"Job {job.id}, {job.label}: {job.state} in {_seconds(job):.1f} s{rate}"]
+    lines = [f"Job {job.id}, {shown(job.label)}: {job.state} in {_seconds(job):.1f} s{rate}"]
     lines.append(f"  {identity(job)}")
     if job.pages:
         pages = ", ".join(f"{count:,} {state}" for state, count in job.pages.items())
@@ -82,10 +82,12 @@ def describe(job: Job) -> list[str]:
 def item_line(item: Item) -> str:
     """Return an item as one line, with the reason where it was refused."""
     if item.problem is None:
-        return f"  {item.state}: {item.source}"
+        return f"  {item.state}: {shown(item.source)}"
     named = item.source in item.problem.message
     reason = told(item.problem)
-    return f"  {item.state}: {reason}" if named else f"  {item.state}: {item.source}: {reason}"
+    return (
+        f"  {item.state}: {reason}" if named else f"  {item.state}: {shown(item.source)}: {reason}"
+    )
 
 
 _BAD = (ItemState.REJECTED, ItemState.FAILED)
@@ -139,7 +141,9 @@ class _Progress:
         self._bar.set_postfix_str(f"{bad} refused" if bad else "")
         if job.trouble != self._trouble:
             self._trouble = job.trouble
-            self._console.note(told(job.trouble) if job.trouble else f"{job.label} goes on.")
+            self._console.note(
+                told(job.trouble) if job.trouble else f"{shown(job.label)} goes on."
+            )
         if self._bar.disable and time.monotonic() - self._said_at > _LINE_EVERY_S:
             self._said_at = time.monotonic()
             self._console.note(_line(job))
@@ -158,7 +162,7 @@ def _line(job: Job) -> str:
     known = f"{counts.submitted:,}" + ("" if job.listing_done else " so far")
     rate = f", {job.rate_per_s:.1f}/s" if job.rate_per_s else ""
     left = f", {job.eta_s:.0f} s left" if job.eta_s else ""
-    return f"{job.label}: {counts.finished:,} of {known}{rate}{left}"
+    return f"{shown(job.label)}: {counts.finished:,} of {known}{rate}{left}"
 
 
 def _reasons(job: Job, problems: Sequence[Item]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ops.cli.console import Console, plain
+from ops.cli.console import Console, plain, shown
 from ops.cli.jobs import DEFAULT_LIMIT
 from ops.cli.options import COLLECTION, Group, settings_options
 from ops.cli.session import opened
@@ -46,7 +46,9 @@ def show(console: Console, image_id: str, settings: Settings) -> None:
     """Show an image's record, with all its sources."""
     with opened(settings, console, workers=False) as client:
         image = client.image(image_id)
-    console.result(_record(image), "\n".join([_line(image), *(f"  {s}" for s in image.sources)]))
+    console.result(
+        _record(image), "\n".join([_line(image), *(f"  {shown(s)}" for s in image.sources)])
+    )
 
 
 @images.command("delete")
@@ -69,4 +71,6 @@ def _record(image: Image) -> dict[str, Any]:
 def _line(image: Image) -> str:
     size = f"{image.width_px}x{image.height_px}"
     first = image.sources[0] if image.sources else ""
-    return f"{image.id}  {image.format:<5}  {size:<11}  {image.size_bytes:>11,} bytes  {first}"
+    return (
+        f"{image.id}  {image.format:<5}  {size:<11}  {image.size_bytes:>11,} bytes  {shown(first)}"
+    )

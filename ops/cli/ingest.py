@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from ops.cli.console import Console, leave
+from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.follow import follow, report
 from ops.cli.options import COLLECTION, Command, settings_options
@@ -159,7 +159,7 @@ def _run(starts: Sequence[Start], settings: Settings, console: Console, *, no_wa
 
 def _one(client: Client, job: Job, console: Console, *, no_wait: bool) -> Exit:
     if no_wait:
-        console.result({"job": job}, f"Job {job.id}, {job.label}: {job.state}")
+        console.result({"job": job}, f"Job {job.id}, {shown(job.label)}: {job.state}")
         return Exit.DONE
     job = follow(client, job, console)
     code = report(client, job, console)

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ops.cli.console import Console, plain
+from ops.cli.console import Console, plain, shown
 from ops.cli.follow import describe, item_line
 from ops.cli.options import COLLECTION, Group, settings_options
 from ops.cli.session import opened
@@ -80,4 +80,4 @@ def _line(job: Job) -> str:
     refused = counts.rejected + counts.failed
     bad = f", {refused:,} refused" if refused else ""
     done = f"{counts.finished:,} of {counts.submitted:,}{bad}"
-    return f"{job.id}  {when}  {job.state:<9}  {job.kind:<6}  {done:<24}  {job.label}"
+    return f"{job.id}  {when}  {job.state:<9}  {job.kind:<6}  {done:<24}  {shown(job.label)}"

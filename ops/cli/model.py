@@ -15,7 +15,7 @@ from models.bundle import Bundle
 from models.catalogue import DEFAULT_BUNDLES, ensure_bundle
 from models.engine import Engine
 from models.engines import open_engine
-from ops.cli.console import Console, leave, told
+from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.options import Group, settings_options
 from workers.decode import Decoded, Limits, decode, read_file
@@ -80,9 +80,9 @@ def extract(
             pairs = _decoded(images[first : first + _BATCH], bundle, settings, console)
             for one in _embedded(pairs, engine):
                 done.append(one)
-                shown = one.bits(bundle.bits) if bits else one.code.tobytes().hex()
-                record = {"path": one.path, "id": one.id, "code": shown}
-                console.result(record, f"{shown}  {one.path}")
+                code = one.bits(bundle.bits) if bits else one.code.tobytes().hex()
+                record = {"path": one.path, "id": one.id, "code": code}
+                console.result(record, f"{code}  {shown(one.path)}")
     if output is not None:
         _write(output, done, bundle)
     leave(Exit.DONE if len(done) == len(images) else Exit.FAILED)

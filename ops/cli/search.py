@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from ops.cli.console import Console, leave
+from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.ingest import is_there, is_url, unreadable
 from ops.cli.options import COLLECTION, Command, settings_options
@@ -69,7 +69,7 @@ def search(
         console.result(answer, summary(answer))
         if contact_sheet is not None:
             write_contact_sheet(client, answer, contact_sheet)
-            console.note(f"Contact sheet: {contact_sheet}")
+            console.note(f"Contact sheet: {shown(contact_sheet)}")
     leave(Exit.DONE if answer.state is SearchState.DONE else Exit.FAILED)
 
 
@@ -128,7 +128,7 @@ def summary(answer: Search) -> str:
 def _row(hit: FoundImage) -> str:
     source = hit.sources[0] if hit.sources else hit.id
     more = f" (and {len(hit.sources) - 1} more)" if len(hit.sources) > 1 else ""
-    return f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.hamming:4d}  {source}{more}"
+    return f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.hamming:4d}  {shown(source)}{more}"
 
 
 def _told(report: dict[str, Any] | None) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ops.cli.console import shown
 from ops.cli.exits import Exit
 from tests.ops.conftest import Run, objects
 from tests.workers.pictures import folder_of, jpeg
@@ -201,6 +202,36 @@ def test_jobs_are_listed_and_shown_with_their_items(run: Run, collection: Path) 
     options = ["--items", "rejected", "--data-dir", collection, "--json"]
     (told,) = objects(run("jobs", "show", listed["id"], *options))
     assert told == {"job": listed, "items": []}
+
+
+def test_a_name_that_would_command_the_terminal_is_escaped(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a\x1b[31m\nb é 日本"
+    folder.mkdir()
+    bad = folder / "bad\x1b]0;x\x07\u202e.jpg"
+    bad.write_bytes(b"not a picture")
+    shutil.copy(photos / "0000.jpg", folder / "good\n.jpg")
+    data = ["--data-dir", tmp_path / "data"]
+    told = [
+        run("ingest", folder, *data),
+        run("jobs", *data),
+        run("images", *data),
+        run("search", folder / "good\n.jpg", *data),
+        run("search", folder / "none.jpg", *data),
+        run("model", "extract", *folder.iterdir()),
+    ]
+    for result in told:
+        text = result.stdout + result.stderr
+        assert r"a\x1b[31m\nb é 日本" in text
+        assert set("\x1b\x07\u202e").isdisjoint(text)
+    assert r"bad\x1b]0;x\x07\u202e.jpg" in told[0].stdout
+    (job,) = objects(run("jobs", *data, "--json"))
+    assert job["label"] == str(folder)
+
+
+def test_bytes_of_a_name_that_are_no_text_can_be_printed() -> None:
+    assert shown("caf\udce9 \u00a0.jpg") == "caf\\udce9 \u00a0.jpg"
 
 
 def test_a_job_that_is_over_is_not_changed_by_cancelling(run: Run, collection: Path) -> None:
