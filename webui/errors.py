@@ -51,6 +51,13 @@ _HTTP_CODES: dict[int, tuple[str, str]] = {
     431: ("headers_too_large", "Send fewer or shorter headers."),
 }
 
+# Instead of what the framework says, which speaks of browsers and spelling.
+_MESSAGES = {
+    400: "The request cannot be understood.",
+    404: "There is nothing at this address.",
+    405: "This address does not take a request of this method.",
+}
+
 
 class WebError(Exception):
     """Raised when the site itself refuses a request, before any worker hears of it."""
@@ -141,7 +148,8 @@ def over_limit(limit_bytes: int | None) -> str:
 def _message(error: HTTPException) -> str:
     if error.code == 413:
         return over_limit(request.max_content_length)
-    return error.description or "The request cannot be answered."
+    own = _MESSAGES.get(error.code or 500)
+    return own or error.description or "The request cannot be answered."
 
 
 def _of_surprise(error: Exception) -> Response:

@@ -12,6 +12,7 @@ from flask_smorest import Api, Blueprint
 from marshmallow import Schema, fields
 from webargs.multidictproxy import MultiDictProxy
 from werkzeug.datastructures import CombinedMultiDict
+from werkzeug.exceptions import BadRequest
 
 from webui.errors import WebError
 
@@ -158,7 +159,19 @@ def _loaded(schema: Schema) -> Mapping[str, Any]:
         return dict(schema.load(MultiDictProxy(parts, schema)))
     # Files are streamed to disk; JSON is held in memory, so that less of it is taken.
     request.max_content_length = min(request.max_content_length or JSON_BYTES, JSON_BYTES)
-    return dict(schema.load(request.get_json()))
+    return dict(schema.load(_json()))
+
+
+def _json() -> Any:
+    try:
+        return request.get_json()
+    except BadRequest as error:
+        raise WebError(
+            400,
+            "bad_json",
+            "The body is not valid JSON.",
+            remedy="Correct its syntax and send it again, encoded as UTF-8.",
+        ) from error
 
 
 _DESCRIPTION = """\

@@ -104,6 +104,20 @@ def test_a_browser_is_shown_a_page_and_a_program_the_body(idle: World) -> None:
     assert api.is_json
 
 
+def test_what_is_not_there_is_told_in_words_of_our_own(idle: World) -> None:
+    page = idle.http.get("/nowhere", headers={"Accept": "text/html"})
+    assert "<h1>There is nothing at this address.</h1>" in page.text
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b"\xff", b"{'k': 1}"])
+def test_a_body_that_is_no_json_is_told_so(idle: World, body: bytes) -> None:
+    for path in ("/searches", "/jobs"):
+        response = idle.post(path, data=body, content_type="application/json")
+        error = response.json["error"]
+        assert (response.status_code, error["code"]) == (400, "bad_json")
+        assert error["message"] == "The body is not valid JSON."
+
+
 def test_a_body_over_the_limit_is_refused(idle: World) -> None:
     limit = idle.app.config["MAX_CONTENT_LENGTH"]
     response = idle.post(
