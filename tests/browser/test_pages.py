@@ -90,6 +90,30 @@ def test_a_picture_can_be_pasted(page: Page, site: Site, files: list[Path]) -> N
     expect(page.locator("#hits .card").first).to_contain_text("picture-3.png")
 
 
+def test_a_pasted_address_is_searched_with(page: Page) -> None:
+    paste = """(node, text) => {
+      const data = new DataTransfer();
+      data.setData("text/plain", text);
+      node.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
+    }"""
+    page.goto("/")
+    page.locator("#k").evaluate(paste, "http://127.0.0.1:9/field.png")
+    page.locator("body").evaluate(paste, "no address")
+    expect(page.locator("#answer")).to_be_hidden()
+    page.locator("body").evaluate(paste, "http://127.0.0.1:9/a.png")
+    expect(page.locator("#query")).to_contain_text("http://127.0.0.1:9/a.png")
+    expect(page.locator("#state .badge")).to_have_text("failed")
+
+
+def test_a_stored_image_is_called_by_its_name(page: Page, site: Site, files: list[Path]) -> None:
+    fill(site, files)
+    image = site.client.recent().images[0]
+    page.goto(f"/?image={image.id}")
+    name = page.locator("#query .path")
+    expect(name).to_have_text(image.sources[0].removeprefix("upload:"))
+    expect(name).to_have_attribute("title", f"Stored image {image.id}")
+
+
 def test_what_fails_is_shown_with_its_remedy(page: Page, tmp_path: Path) -> None:
     paper = tmp_path / "paper.pdf"
     paper.write_bytes(b"%PDF-1.7 no picture")

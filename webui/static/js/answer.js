@@ -1,5 +1,6 @@
 // What the search page shows of one search.
 
+import { get } from "./api.js";
 import { el, sourceNode } from "./dom.js";
 import { count, milliseconds, number } from "./format.js";
 import { describe, originalLink, searchPath, sourceLine, thumbnail } from "./imagecard.js";
@@ -16,9 +17,20 @@ export function stateText(search) {
 }
 
 export function queryNode(query, image) {
-  const name = query.kind === "image" ? `stored image ${query.label.slice(0, 8)}…` : query.label;
-  const label = query.kind === "url" ? sourceNode(name) : el("span", { class: "path" }, name);
-  return el("figure", {}, image, el("figcaption", {}, el("span", { class: "quiet" }, "Searched with"), label));
+  return el("figure", {}, image, el("figcaption", {}, el("span", { class: "quiet" }, "Searched with"), queryName(query)));
+}
+
+function queryName({ kind, label }) {
+  if (kind === "url") return sourceNode(label);
+  return kind === "image" ? storedName(label) : el("span", { class: "path" }, label);
+}
+
+// The id until the name is known; for good if the image has been deleted since.
+function storedName(id) {
+  const node = el("span", { class: "path", title: `Stored image ${id}` }, `stored image ${id.slice(0, 8)}…`);
+  const named = (image) => (node.textContent = describe(image));
+  get(`/images/${encodeURIComponent(id)}`).then(named, () => {});
+  return node;
 }
 
 export function preview(source, whenLoaded = () => {}) {

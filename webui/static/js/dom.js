@@ -23,7 +23,7 @@ export function showProblem(where, problem, tone = "bad") {
 
 export const badge = (state) => el("span", { class: `badge ${state}` }, state);
 
-function isPage(source) {
+export function isPage(source) {
   try {
     return ["http:", "https:"].includes(new URL(source).protocol);
   } catch {

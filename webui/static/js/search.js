@@ -2,7 +2,7 @@
 
 import { post, remove } from "./api.js";
 import { filePreview, hasAnswer, hitCard, preview, queryNode, remarkOn, stateText } from "./answer.js";
-import { badge, byId, clear, el, onFilesDropped, showProblem } from "./dom.js";
+import { badge, byId, clear, el, isPage, onFilesDropped, showProblem } from "./dom.js";
 import { wholeNumber } from "./fields.js";
 import { follow, isOpen } from "./follow.js";
 import { bytes, duration, moment, number } from "./format.js";
@@ -11,6 +11,7 @@ import { status } from "./status.js";
 
 const WAIT_S = 2;
 const TICK_MS = 100;
+const TEXT_FIELDS = "input:not([type=range], [type=file]), textarea";
 
 const files = new Map(); // ticket -> File, to search again with other options
 let shown = null; // the search on the page
@@ -214,6 +215,20 @@ function askWithFiles(chosen, folders = []) {
   fail({ message: `${image.name} has ${bytes(image.size)}.`, remedy: `The site takes images of ${bytes(most)} at most.` });
 }
 
+function paste(event) {
+  const pasted = [...event.clipboardData.files];
+  const text = event.clipboardData.getData("text/plain").trim();
+  const isAddress = isPage(text) && !/\s/.test(text) && !event.target.matches?.(TEXT_FIELDS);
+  if (!pasted.length && !isAddress) return;
+  event.preventDefault();
+  if (pasted.length) {
+    askWithFiles(pasted);
+    return;
+  }
+  byId("url").value = text;
+  ask({ url: text });
+}
+
 function listen() {
   byId("effort").addEventListener("input", showEffort);
   byId("file").addEventListener("change", (event) => {
@@ -226,12 +241,7 @@ function listen() {
     if (url) ask({ url });
     else byId("url").focus();
   });
-  document.addEventListener("paste", (event) => {
-    const pasted = [...event.clipboardData.files];
-    if (!pasted.length) return;
-    event.preventDefault();
-    askWithFiles(pasted);
-  });
+  document.addEventListener("paste", paste);
   onFilesDropped(askWithFiles, byId("drop"));
   addEventListener("popstate", open);
   wide.addEventListener("change", () => wide.matches && (byId("options").open = true));
