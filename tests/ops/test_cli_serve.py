@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,22 @@ def test_a_server_answers_and_ends_well_when_asked_to(
     assert "Stopping" in err
     assert "Traceback" not in err
     assert server_of(tmp_path) is None
+
+
+def test_a_server_takes_in_no_folder_it_was_not_given(
+    cli_env: Environment, tmp_path: Path
+) -> None:
+    with serving(cli_env, "--data-dir", tmp_path / "data") as (server, url):
+        body = json.dumps({"kind": "folder", "path": str(tmp_path)}).encode()
+        asked = urllib.request.Request(
+            f"{url}api/v1/jobs", body, {"Content-Type": "application/json"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked)
+        with refused.value as answer:
+            assert json.load(answer)["error"]["code"] == "folder_not_allowed"
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=PATIENCE_S)
 
 
 def test_a_second_server_is_refused_and_told_of_the_first(
