@@ -197,6 +197,7 @@ def test_an_image_is_looked_at_and_deleted(page: Page, site: Site, files: list[P
     expect(cards).to_have_count(len(files))
     page.get_by_role("button", name="Details of picture-4.png").click()
     expect(page.locator("#details-facts")).to_contain_text(re.compile("160 . 160 pixels"))
+    expect(page.get_by_role("link", name="Open the original of picture-4.png")).to_be_visible()
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Keep it").click()
     page.get_by_role("button", name="Delete").click()
@@ -204,6 +205,18 @@ def test_an_image_is_looked_at_and_deleted(page: Page, site: Site, files: list[P
     expect(cards).to_have_count(len(files) - 1)
     expect(page.locator("#count")).to_have_text("5 images")
     assert site.client.count() == len(files) - 1
+    expect(page.get_by_role("button", name="Details of picture-3.png")).to_be_focused()
+
+
+def test_the_last_image_leaves_the_focus_on_the_heading(
+    page: Page, site: Site, files: list[Path]
+) -> None:
+    fill(site, files[:1])
+    page.goto("/collection")
+    page.get_by_role("button", name="Details of").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Yes, delete").click()
+    expect(page.get_by_role("heading", name="Collection")).to_be_focused()
 
 
 def test_the_keyboard_is_enough(page: Page, site: Site, files: list[Path]) -> None:

@@ -65,6 +65,7 @@ function fill(image) {
   byId("details-image").src = image.thumbnail_url;
   byId("details-link").href = image.original_url;
   byId("details-link").title = "Open the original";
+  byId("details-link").setAttribute("aria-label", `Open the original of ${describe(image)}`);
   byId("details-facts").replaceChildren(...facts(image));
   offer(image);
 }
@@ -96,9 +97,17 @@ async function deleteImage(image) {
     return;
   }
   dialog.close();
-  byId("images").querySelector(`[data-id="${CSS.escape(image.id)}"]`)?.remove();
+  removeCard(image);
   total -= 1;
   showCount();
+}
+
+// The focus was on the card that goes; it moves to a neighbour, or to the heading after the last.
+function removeCard(image) {
+  const gone = byId("images").querySelector(`[data-id="${CSS.escape(image.id)}"]`);
+  const neighbour = gone?.nextElementSibling ?? gone?.previousElementSibling;
+  gone?.remove();
+  (neighbour?.querySelector("button") ?? byId("title")).focus();
 }
 
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
