@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ops.cli.collection import check_collection
 from ops.cli.console import Console, plain, shown
 from ops.cli.jobs import DEFAULT_LIMIT
 from ops.cli.options import COLLECTION, Group, settings_options
@@ -31,6 +32,7 @@ def images() -> None:
 @click.pass_obj
 def list_(console: Console, limit: int, settings: Settings) -> None:
     """List the images, newest first."""
+    check_collection(settings)
     with opened(settings, console, workers=False) as client:
         page, count = client.recent(limit=limit), client.count()
     for image in page.images:
@@ -44,6 +46,7 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
 @click.pass_obj
 def show(console: Console, image_id: str, settings: Settings) -> None:
     """Show an image's record, with all its sources."""
+    check_collection(settings)
     with opened(settings, console, workers=False) as client:
         image = client.image(image_id)
     console.result(
@@ -57,6 +60,7 @@ def show(console: Console, image_id: str, settings: Settings) -> None:
 @click.pass_obj
 def delete(console: Console, image_ids: tuple[str, ...], settings: Settings) -> None:
     """Delete images from the collection; the files that they were taken from are left alone."""
+    check_collection(settings)
     with opened(settings, console, workers=False) as client:
         for image_id in image_ids:
             client.delete_image(image_id)

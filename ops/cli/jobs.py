@@ -6,6 +6,7 @@ import time
 
 import click
 
+from ops.cli.collection import check_collection
 from ops.cli.console import Console, plain, shown
 from ops.cli.follow import describe, item_line
 from ops.cli.options import COLLECTION, Group, settings_options
@@ -35,6 +36,7 @@ def jobs() -> None:
 @click.pass_obj
 def list_(console: Console, limit: int, settings: Settings) -> None:
     """List the jobs, newest first."""
+    check_collection(settings)
     with opened(settings, console, workers=False) as client:
         found = client.jobs(limit=limit)
     for job in found:
@@ -56,6 +58,7 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
 @click.pass_obj
 def show(console: Console, job_id: str, state: str | None, limit: int, settings: Settings) -> None:
     """Show a job with its counts, and its items in one state."""
+    check_collection(settings)
     with opened(settings, console, workers=False) as client:
         job = client.job(job_id)
         items = client.items(job_id, state=ItemState(state), limit=limit) if state else []
@@ -69,6 +72,7 @@ def show(console: Console, job_id: str, state: str | None, limit: int, settings:
 @click.pass_obj
 def cancel(console: Console, job_id: str, settings: Settings) -> None:
     """Cancel what a job has not begun; what it has taken in stays."""
+    check_collection(settings)
     with opened(settings, console, workers=False) as client:
         job = client.cancel_job(job_id)
     console.result({"job": job}, "\n".join(describe(job)))

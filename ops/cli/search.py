@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from ops.cli.collection import check_collection
 from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.ingest import is_there, is_url, unreadable
@@ -25,6 +26,16 @@ DEFAULT_TIMEOUT_S = 60.0
 _ID_CHARS = 32
 
 
+def _png(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    """Look at the name before the search, whose answer would be lost with the error."""
+    if value is not None:
+        if value.suffix.lower() != ".png":
+            raise click.BadParameter(f"{value} does not end in .png.")
+        if not value.parent.is_dir():
+            raise click.BadParameter(f"There is no folder {value.parent}.")
+    return value
+
+
 @click.command(cls=Command)
 @click.argument("image", metavar="FILE|URL|ID")
 @click.option("-k", type=int, default=DEFAULT_K, show_default=True, help="Number of hits.")
@@ -38,7 +49,8 @@ _ID_CHARS = 32
 @click.option(
     "--contact-sheet",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the query and its hits as one PNG.",
+    callback=_png,
+    help="Also write the query and its hits as one PNG, in a folder that is there.",
 )
 @click.option(
     "--timeout",
@@ -64,6 +76,7 @@ def search(
     A part of the collection that did not answer in time makes the result partial, and the exit
     code 1.
     """
+    check_collection(settings)
     with opened(settings, console) as client:
         answer = ask(client, image, k=k, effort=effort, timeout_s=timeout_s)
         console.result(answer, summary(answer))

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from ops.cli.console import shown
 from ops.contact_sheet import BACKGROUND, contact_sheet
 from workers.client import Client
 from workers.errors import Failed, NotFound
@@ -24,7 +25,6 @@ def write_contact_sheet(client: Client, search: Search, target: Path) -> None:
     hits = [(_thumbnail(client, hit.id), _caption(hit)) for hit in search.hits]
     sheet = contact_sheet(_query(client, search), hits)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target, "PNG")
     except OSError as error:
         raise Failed(
@@ -50,7 +50,8 @@ def _query(client: Client, search: Search) -> Image.Image:
 
 
 def _caption(hit: FoundImage) -> str:
-    return f"{hit.rank}  {hit.distance:.3f}  {name_of(hit.sources[0] if hit.sources else hit.id)}"
+    name = shown(name_of(hit.sources[0] if hit.sources else hit.id))
+    return f"{hit.rank}  {hit.distance:.3f}  {name}"
 
 
 def _thumbnail(client: Client, image_id: str) -> Image.Image:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
+from ops.cli.collection import no_collection
 from ops.cli.console import Console, leave, plain
 from ops.cli.exits import Exit
 from ops.cli.options import Group, settings_options
 from store import Shard, ShardStats
-from workers.errors import NotFound
 from workers.settings import Settings
 
 
@@ -59,10 +59,7 @@ def shard_paths(data_dir: Path) -> list[Path]:
 def _shards(settings: Settings) -> Iterator[Path]:
     paths = shard_paths(settings.data_dir)
     if not paths:
-        raise NotFound(
-            f"There is no collection in {settings.data_dir}.",
-            remedy="Check --data-dir, or fill it with `lookalike ingest FOLDER`.",
-        )
+        raise no_collection(settings.data_dir)
     yield from paths
 
 

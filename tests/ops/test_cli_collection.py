@@ -158,7 +158,7 @@ def test_a_search_takes_standard_input_and_stored_images(
 def test_a_search_writes_a_contact_sheet(
     run: Run, collection: Path, photos: Path, tmp_path: Path
 ) -> None:
-    sheet = tmp_path / "made" / "sheet.png"
+    sheet = tmp_path / "sheet.png"
     args = ["search", photos / "0000.jpg", "-k", 4, "--contact-sheet", sheet]
     result = run(*args, "--data-dir", collection)
     assert result.exit_code == Exit.DONE
@@ -178,6 +178,17 @@ def test_a_contact_sheet_that_cannot_be_written_is_named(
     assert "/proc/no.png" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["made/sheet.png", "sheet.jpg", "sheet"])
+def test_a_contact_sheet_is_a_png_in_a_folder_that_is_there(
+    run: Run, collection: Path, photos: Path, tmp_path: Path, name: str
+) -> None:
+    args = ["search", photos / "0000.jpg", "--contact-sheet", tmp_path / name]
+    result = run(*args, "--data-dir", collection)
+    assert result.exit_code == Exit.USAGE
+    assert "--contact-sheet" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_search_with_what_is_no_image_fails_with_the_reason(
     run: Run, collection: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +200,8 @@ def test_a_search_with_what_is_no_image_fails_with_the_reason(
 
 
 def test_an_empty_collection_says_so(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    run("ingest", tmp_path / "data", "--data-dir", tmp_path / "data")  # a folder without images
     result = run("search", photos / "0000.jpg", "--data-dir", tmp_path / "data")
     assert result.exit_code == Exit.DONE
     assert "the collection is empty" in result.stdout
@@ -274,11 +287,15 @@ def test_a_damaged_store_is_told_of(run: Run, collection: Path, tmp_path: Path) 
     assert str(file.parent) in result.stdout + result.stderr
 
 
-def test_without_a_collection_there_is_nothing_to_check(run: Run, tmp_path: Path) -> None:
-    for command in ("stats", "check"):
-        result = run("store", command, "--data-dir", tmp_path / "none")
+@pytest.mark.parametrize(
+    "command", ["store stats", "store check", "search 0", "jobs list", "images show 0"]
+)
+def test_a_look_at_no_collection_begins_none(run: Run, tmp_path: Path, command: str) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        result = run(*command.split(), "--data-dir", folder)
         assert result.exit_code == Exit.NOT_FOUND
-    assert not (tmp_path / "none").exists()
+        assert f"There is no collection in {folder}" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_bundles_are_listed_and_described(run: Run) -> None:

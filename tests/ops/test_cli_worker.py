@@ -190,6 +190,7 @@ def test_a_broker_that_is_down_is_named_and_the_worker_keeps_trying(
 def test_a_search_that_nobody_answers_says_what_to_start(
     env: Environment, run: Run, photos: Path
 ) -> None:
+    (Path(env["LOOKALIKE_DATA_DIR"]) / "shards").mkdir(parents=True)  # a collection without images
     result = run("search", photos / "0000.jpg", "--timeout", "0.5", env=env)
     assert result.exit_code == Exit.UNAVAILABLE
     assert "lookalike worker" in result.stderr
