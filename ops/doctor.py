@@ -27,6 +27,7 @@ from store import Shard, StoreError
 from workers.errors import WorkerError
 from workers.ledger import Ledger
 from workers.settings import Settings
+from workers.shards import Shards
 
 LEAST_FREE_BYTES = 1 << 30
 LEAST_DESCRIPTORS = 1024
@@ -120,11 +121,14 @@ def bundle(settings: Settings) -> Finding:
 
 
 def store(settings: Settings) -> Finding:
-    """Open each shard and see whether it was built with the bundle in use."""
-    paths = sorted((settings.data_dir / "shards").glob("*-of-*"))
+    """Open each shard; see whether their number and the bundle are those of the settings."""
+    root = settings.data_dir / "shards"
+    paths = sorted(root.glob("*-of-*"))
     if not paths:
         return Finding("store", State.OK, "no images yet")
-    used = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir).id
+    in_use = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    used = in_use.id
+    Shards(root, in_use, count=settings.shards)  # refuses another number, and opens nothing yet
     counts = []
     for path in paths:
         with Shard.open_existing(path) as shard:

@@ -31,6 +31,17 @@ def test_a_bundle_that_does_not_fit_the_store_is_found(run: Run, collection: Pat
     assert "--bundle" in found["store"]["remedy"]
 
 
+def test_a_number_of_shards_that_does_not_fit_the_store_is_found(
+    run: Run, collection: Path
+) -> None:
+    env = {"LOOKALIKE_SHARDS": "2"}
+    result = run("doctor", "--data-dir", collection, "--json", env=env)
+    assert result.exit_code == Exit.FAILED
+    (failed,) = [found for found in objects(result) if found["state"] == "fail"]
+    assert failed["name"] == "store"
+    assert "LOOKALIKE_SHARDS=1" in failed["remedy"]
+
+
 def test_a_broker_that_is_down_is_named_without_its_password(run: Run, tmp_path: Path) -> None:
     url = "amqp://me:secret@127.0.0.1:1//"
     code, found = findings(run, tmp_path, "--broker-url", url)
