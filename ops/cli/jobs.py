@@ -74,8 +74,11 @@ def cancel(console: Console, job_id: str, settings: Settings) -> None:
     """Cancel what a job has not begun; what it has taken in stays."""
     check_collection(settings)
     with opened(settings, console, workers=False) as client:
+        was_over = not client.job(job_id).state.open
         job = client.cancel_job(job_id)
     console.result({"job": job}, "\n".join(describe(job)))
+    if was_over:
+        console.note("Nothing was cancelled: the job was over already.")
 
 
 def _line(job: Job) -> str:

@@ -20,6 +20,17 @@ from workers.errors import (
 )
 from workers.records import Problem
 
+# A problem that comes back from a worker has only its code left, so that decides before the class.
+_EXIT_OF_CODE = {
+    "bad_url": Exit.USAGE,
+    "broker_down": Exit.UNAVAILABLE,
+    "bundle": Exit.UNAVAILABLE,
+    "network": Exit.UNAVAILABLE,
+    "no_answer": Exit.UNAVAILABLE,
+    "no_worker": Exit.UNAVAILABLE,
+    "store": Exit.UNAVAILABLE,
+}
+
 # Read from the top: the first class that fits decides.
 _EXIT_OF: tuple[tuple[type[Exception], Exit], ...] = (
     (SettingsError, Exit.USAGE),
@@ -38,6 +49,8 @@ _EXIT_OF: tuple[tuple[type[Exception], Exit], ...] = (
 
 def exit_of(error: Exception) -> Exit:
     """Return the exit code that an error ends a command with."""
+    if isinstance(error, WorkerError) and error.code in _EXIT_OF_CODE:
+        return _EXIT_OF_CODE[error.code]
     return next((code for kind, code in _EXIT_OF if isinstance(error, kind)), Exit.DEFECT)
 
 

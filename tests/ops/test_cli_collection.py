@@ -66,7 +66,12 @@ def test_an_empty_folder_fails_with_its_reason(run: Run, tmp_path: Path) -> None
         (["ingest", "/no/such/folder"], Exit.NOT_FOUND, "/no/such/folder"),
         (["ingest", ".", "--no-wait"], Exit.USAGE, "LOOKALIKE_BROKER_URL"),
         (["worker"], Exit.USAGE, "LOOKALIKE_BROKER_URL"),
-        (["crawl", "not a url"], Exit.FAILED, "not a url"),
+        (["crawl", "not a url"], Exit.USAGE, "not a url"),
+        (["crawl", "example.org"], Exit.USAGE, "http://"),
+        (["search", "http://"], Exit.USAGE, "http://"),
+        (["search", "0" * 32, "--bundle", "lite0-999"], Exit.UNAVAILABLE, "lite0-999"),
+        (["search", __file__, "--bundle", "lite0-999"], Exit.UNAVAILABLE, "lite0-999"),
+        (["search", __file__, "--bundle", "lite0-20"], Exit.UNAVAILABLE, "lite0-20"),
         (["crawl", "http://example.org/", "--depth", "99"], Exit.USAGE, "max_depth"),
         (["jobs", "show", "nope"], Exit.NOT_FOUND, "nope"),
         (["jobs", "cancel", "nope"], Exit.NOT_FOUND, "nope"),
@@ -249,7 +254,9 @@ def test_bytes_of_a_name_that_are_no_text_can_be_printed() -> None:
 
 def test_a_job_that_is_over_is_not_changed_by_cancelling(run: Run, collection: Path) -> None:
     (listed,) = objects(run("jobs", "list", "--data-dir", collection, "--json"))
-    (told,) = objects(run("jobs", "cancel", listed["id"], "--data-dir", collection, "--json"))
+    cancelled = run("jobs", "cancel", listed["id"], "--data-dir", collection, "--json")
+    assert "Nothing was cancelled" in cancelled.stderr
+    (told,) = objects(cancelled)
     assert told["job"] == listed
 
 

@@ -23,6 +23,8 @@ from workers.errors import (
     Unavailable,
 )
 
+UNAVAILABLE_CODES = ("bundle", "store", "network", "no_answer", "broker_down", "no_worker")
+
 raised: list[BaseException] = []
 
 
@@ -55,6 +57,8 @@ def fail(error: BaseException, *options: str) -> Result:
         (ServiceFailedError("no"), Exit.UNAVAILABLE),
         (Rejected("No."), Exit.FAILED),
         (Failed("No."), Exit.FAILED),
+        *((Rejected("No.", code=code), Exit.UNAVAILABLE) for code in UNAVAILABLE_CODES),
+        (Rejected("No.", code="bad_url"), Exit.USAGE),
         (KeyboardInterrupt(), Exit.INTERRUPTED),
         (ZeroDivisionError("no"), Exit.DEFECT),
     ],
