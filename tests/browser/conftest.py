@@ -45,7 +45,7 @@ def site(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         decoders=1,
         engine_threads=1,
     )
-    with Client.open(settings) as client:
+    with Client.open(settings, trusted=True) as client:  # as the command line would be
         server = make_server(create_app(client, settings), host="127.0.0.1", port=0)
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -154,6 +154,16 @@ def test_a_job_is_started_watched_and_finished(
     expect(page.locator("a.job")).to_contain_text("1 problem")
 
 
+def test_files_of_the_server_are_not_called_a_folder(
+    page: Page, site: Site, files: list[Path]
+) -> None:
+    job = site.client.ingest_files(files[:1])
+    page.goto("/jobs")
+    expect(page.locator("a.job .what")).to_contain_text("files on the server")
+    page.goto(f"/jobs/{job.id}")
+    expect(page.locator("#facts")).to_contain_text("Files on the server")
+
+
 def test_every_chosen_file_gets_an_outcome(page: Page, tmp_path: Path) -> None:
     for name, content in (("good.png", picture(1)), ("empty.png", b""), (".hidden", b"notes")):
         (tmp_path / name).write_bytes(content)

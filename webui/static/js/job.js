@@ -10,7 +10,7 @@ import { outcomeMeter } from "./outcomes.js";
 const WAIT_S = 1;
 const PAGE = 100;
 const ITEMS_EVERY_MS = 3000;
-const KINDS = { upload: "Uploaded files", urls: "List of addresses", crawl: "Crawl", folder: "Folder of the server" };
+const KINDS = { upload: "Uploaded files", urls: "List of addresses", crawl: "Crawl", folder: "Files on the server" };
 
 const path = `/jobs/${encodeURIComponent(byId("job").dataset.id)}`;
 const filter = byId("filter");

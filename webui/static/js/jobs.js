@@ -9,7 +9,7 @@ import { outcomeBar } from "./outcomes.js";
 
 const PAGE = 20;
 const REFRESH_MS = 1500;
-const KINDS = { upload: "files", urls: "addresses", crawl: "crawl", folder: "server folder" };
+const KINDS = { upload: "files", urls: "addresses", crawl: "crawl", folder: "files on the server" };
 
 const NOTHING_CHOSEN = { message: "No images are chosen.", remedy: "Choose or drop image files; a whole folder has a link of its own." };
 
