@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, request
 from flask_smorest import Api, Blueprint
-from marshmallow import Schema, fields
+from marshmallow import RAISE, Schema, ValidationError, fields
 from webargs.multidictproxy import MultiDictProxy
 from werkzeug.datastructures import CombinedMultiDict
 from werkzeug.exceptions import BadRequest
@@ -26,7 +26,7 @@ Bodies = Mapping[str, type[Schema]]
 
 # Any request may meet these; a route adds its own. 500 is nobody's intention but is answered
 # with the same body.
-_COMMON_ERRORS = (400, 500, 503)
+_COMMON_ERRORS = (400, 422, 500, 503)
 
 
 class ErrorDetailSchema(Schema):
@@ -103,8 +103,10 @@ class Noun:
             described: Any = view
             if bodies is not None:
                 described = _documented(blueprint, _reading(described, bodies), bodies)
-            if query is not None:
-                described = blueprint.arguments(query, location="query")(described)
+            if query is None:
+                described = _without_query(described)
+            else:
+                described = blueprint.arguments(query, location="query", unknown=RAISE)(described)
             described = blueprint.response(
                 status, returns, content_type=content_type, headers=headers
             )(described)
@@ -118,12 +120,22 @@ class Noun:
 
 
 def _errors(bodies: Bodies | None, own: Sequence[int]) -> Iterator[int]:
-    of_bodies = (413, 415, 422, 403) if bodies is not None else ()
+    of_bodies = (413, 415, 403) if bodies is not None else ()
     yield from sorted({*_COMMON_ERRORS, *of_bodies, *own})
 
 
 def _path_parameter(name: str, description: str) -> dict[str, str]:
     return {"in": "path", "name": name, "description": description}
+
+
+def _without_query(view: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(view)
+    def refuse_first(*args: Any, **kwargs: Any) -> Any:
+        if request.args:
+            raise ValidationError({name: ["Unknown field."] for name in request.args})
+        return view(*args, **kwargs)
+
+    return refuse_first
 
 
 def _documented(blueprint: Blueprint, view: Callable[..., Any], bodies: Bodies) -> Any:
@@ -156,10 +168,19 @@ def _body(bodies: Bodies) -> Mapping[str, Any]:
 def _loaded(schema: Schema) -> Mapping[str, Any]:
     if request.mimetype != JSON:
         parts: CombinedMultiDict[str, Any] = CombinedMultiDict([request.files, request.form])
+        _refuse_repeated(parts, schema)
         return dict(schema.load(MultiDictProxy(parts, schema)))
     # Files are streamed to disk; JSON is held in memory, so that less of it is taken.
     request.max_content_length = min(request.max_content_length or JSON_BYTES, JSON_BYTES)
     return dict(schema.load(_json()))
+
+
+def _refuse_repeated(parts: CombinedMultiDict[str, Any], schema: Schema) -> None:
+    # The schema would take the first and be silent about the others.
+    single = [name for name, field in schema.fields.items() if not isinstance(field, fields.List)]
+    repeated = {name: ["Give it once only."] for name in single if len(parts.getlist(name)) > 1}
+    if repeated:
+        raise ValidationError(repeated)
 
 
 def _json() -> Any:

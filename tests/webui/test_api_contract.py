@@ -71,6 +71,7 @@ def bad_requests(spec: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Give every operation every kind of bad request that can be derived from the document."""
     for method, path in sorted(operations(spec)):
         operation = spec["paths"][path][method]
+        yield method, path, {"query_string": {"no_such_parameter": "1"}}
         if "{" in path:
             yield method, path, {}
         for parameter in operation.get("parameters", []):

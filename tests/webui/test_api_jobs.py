@@ -51,6 +51,11 @@ def test_jobs_are_listed_newest_first_in_pages(world: World) -> None:
     assert second["next"] is None
 
 
+def test_a_page_before_no_job_is_refused(idle: World) -> None:
+    assert idle.get("/jobs?before=zzz").status_code == 404
+    assert idle.get("/images?before=zzz").status_code == 400
+
+
 def test_only_folders_below_the_roots_are_taken_from_the_server(
     make_world: MakeWorld, tmp_path: Path
 ) -> None:

@@ -69,6 +69,13 @@ def test_k_and_effort_out_of_range_and_more_than_one_query_are_refused(idle: Wor
     assert idle.post("/searches", json={"url": url, "k": "many"}).status_code == 422
 
 
+def test_a_second_file_is_refused_not_ignored(idle: World) -> None:
+    files = [(BytesIO(picture(seed)), f"{seed}.png") for seed in range(2)]
+    response = idle.post("/searches", data={"file": files})
+    assert response.status_code == 422
+    assert response.json["error"]["message"] == "file: Give it once only."
+
+
 def test_an_image_over_the_limit_is_refused(make_world: MakeWorld) -> None:
     world = make_world(max_image_bytes=1000)
     response = world.post("/searches", data={"file": (BytesIO(b"x" * 1001), "b")})

@@ -17,7 +17,7 @@ noun = Noun("images", "The collection.")
 _IMAGE = {"image_id": "Id of the image."}
 
 
-@noun.route("GET", returns=ImagesSchema, query=ImagesQuery, errors=(422,))
+@noun.route("GET", returns=ImagesSchema, query=ImagesQuery)
 def index(query: Mapping[str, Any]) -> dict[str, Any]:
     """List the images, newest first."""
     client = site().client

@@ -60,14 +60,17 @@ def _start(client: Client, body: Mapping[str, Any]) -> Job:
     return client.ingest_uploads([named_stream(file) for file in body["files"]], label=label)
 
 
-@noun.route("GET", returns=JobsSchema, query=JobsQuery, errors=(422,))
+@noun.route("GET", returns=JobsSchema, query=JobsQuery, errors=(404,))
 def index(query: Mapping[str, Any]) -> dict[str, Any]:
     """List the jobs, newest first."""
-    jobs = site().client.jobs(limit=query["limit"], before=query.get("before"))
+    client, before = site().client, query.get("before")
+    if before is not None:
+        client.job(before)  # otherwise an unknown one would look like the end of the list
+    jobs = client.jobs(limit=query["limit"], before=before)
     return {"jobs": jobs, "next": jobs[-1].id if len(jobs) == query["limit"] else None}
 
 
-@noun.route("GET", "/<job_id>", returns=JobSchema, path=_JOB, query=WaitQuery, errors=(404, 422))
+@noun.route("GET", "/<job_id>", returns=JobSchema, path=_JOB, query=WaitQuery, errors=(404,))
 def read(query: Mapping[str, Any], job_id: str) -> Job:
     """Tell how far a job is."""
     client = site().client
@@ -79,7 +82,7 @@ def read(query: Mapping[str, Any], job_id: str) -> Job:
 
 
 @noun.route(
-    "GET", "/<job_id>/items", returns=ItemsSchema, path=_JOB, query=ItemsQuery, errors=(404, 422)
+    "GET", "/<job_id>/items", returns=ItemsSchema, path=_JOB, query=ItemsQuery, errors=(404,)
 )
 def items(query: Mapping[str, Any], job_id: str) -> dict[str, Any]:
     """List the items of a job with their outcome, and the reason where it is a bad one."""

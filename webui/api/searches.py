@@ -43,9 +43,7 @@ def create(body: Mapping[str, Any]) -> tuple[Search, int, dict[str, str]]:
     return search, 202, {"Location": url_for("searches.read", ticket=search.ticket)}
 
 
-@noun.route(
-    "GET", "/<ticket>", returns=SearchSchema, path=_TICKET, query=WaitQuery, errors=(404, 422)
-)
+@noun.route("GET", "/<ticket>", returns=SearchSchema, path=_TICKET, query=WaitQuery, errors=(404,))
 def read(query: Mapping[str, Any], ticket: str) -> Search:
     """Tell how far a search is, with its hits once there are any.
 
