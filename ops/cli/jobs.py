@@ -40,7 +40,7 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
     with opened(settings, console, workers=False) as client:
         found = client.jobs(limit=limit)
     for job in found:
-        console.result(job, _line(job))
+        console.result({"job": job}, _line(job))
     if not found:
         console.note("There are no jobs yet. `lookalike ingest FOLDER` starts one.")
 

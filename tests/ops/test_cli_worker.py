@@ -120,7 +120,7 @@ def test_the_workers_do_the_work_and_end_when_asked_to(
         found = run("search", photos / "0001.jpg", "-k", 1, "--json", env=env)
         assert objects(found)[0]["hits"][0]["sources"] == [str(photos / "0001.jpg")]
         jobs = objects(run("jobs", "--json", env=env))
-        assert sum(job["counts"]["indexed"] for job in jobs) == 6
+        assert sum(each["job"]["counts"]["indexed"] for each in jobs) == 6
         doctor = run("doctor", "--json", env=env)
         broker = next(each for each in objects(doctor) if each["name"] == "broker")
         assert broker["state"] == "ok", broker
