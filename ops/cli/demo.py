@@ -15,7 +15,7 @@ import click
 
 from models.bundle import Bundle
 from models.catalogue import ensure_bundle
-from ops.cli.console import Console, leave, told
+from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.follow import first_problems, follow, identity
 from ops.cli.options import Command, settings_options
@@ -52,7 +52,7 @@ class _Tale:
         self.timings_s[name] = round(perf_counter() - begin, 3)
 
     def say(self, name: str, text: str) -> None:
-        self.console.note(f"{name:<14}{self.timings_s[name]:8.2f} s   {text}")
+        self.console.note(f"{name:<14}{self.timings_s[name]:8.2f} s   {shown(text)}")
 
 
 @click.command(cls=Command)
@@ -129,7 +129,8 @@ def _take_in(client: Client, folder: Path, tale: _Tale) -> dict[str, Any] | None
         return None
     with tale.stage("ingest"):
         job = follow(client, client.ingest_folder(folder), tale.console)
-    rate = f", {job.rate_per_s:.0f} photos/s" if job.rate_per_s else ""
+    whole = job.rate_per_s and job.state is not JobState.CANCELLED
+    rate = f", {job.rate_per_s:.0f} photos/s" if whole else ""
     tale.say("ingest", f"{identity(job)}{rate}")
     _insist(client, job, tale.console)
     return vars(job.counts)
@@ -140,7 +141,9 @@ def _insist(client: Client, job: Job, console: Console) -> None:
     if job.state is JobState.CANCELLED:
         leave(Exit.INTERRUPTED)
     for item in first_problems(client, job):
-        console.note(f"  {item.state}: {told(item.problem) if item.problem else item.source}")
+        console.note(
+            f"  {item.state}: {told(item.problem) if item.problem else shown(item.source)}"
+        )
     if job.error is not None:
         console.problem(job.error)
     if not client.count():

@@ -42,7 +42,7 @@ def report(client: Client, job: Job, console: Console) -> Exit:
     """Print how a job ended and return the code for it."""
     problems = first_problems(client, job)
     record = {"job": job, "problems": problems, "seconds": _seconds(job)}
-    console.result(record, "\n".join(chain(describe(job), _reasons(job, problems))))
+    console.result(record, "\n".join(chain(describe(job), reasons(job, problems))))
     if job.state is JobState.CANCELLED:
         console.note("Cancelled. What was taken in stays and is found by searches.")
     refused = job.counts.rejected + job.counts.failed
@@ -52,8 +52,7 @@ def report(client: Client, job: Job, console: Console) -> Exit:
 
 def first_problems(client: Client, job: Job) -> list[Item]:
     """Return the first items of a job that were rejected or failed."""
-    states = [state for state in _BAD if getattr(job.counts, state.value)]
-    found = [client.items(job.id, state=state, limit=FIRST_PROBLEMS) for state in states]
+    found = [client.items(job.id, state=state, limit=FIRST_PROBLEMS) for state in _bad_states(job)]
     return sorted(chain(*found), key=lambda item: item.id)[:FIRST_PROBLEMS]
 
 
@@ -66,7 +65,9 @@ def identity(job: Job) -> str:
 
 def describe(job: Job) -> list[str]:
     """Return a job as lines for people."""
-    rate = f" ({job.rate_per_s:.1f} images/s)" if job.rate_per_s else ""
+    # Cancelling finishes what was never begun, so the rate of a cancelled job means nothing.
+    told_rate = job.rate_per_s and job.state is not JobState.CANCELLED
+    rate = f" ({job.rate_per_s:.1f} images/s)" if told_rate else ""
     lines = [f"Job {job.id}, {shown(job.label)}: {job.state} in {_seconds(job):.1f} s{rate}"]
     lines.append(f"  {identity(job)}")
     if job.pages:
@@ -88,6 +89,16 @@ def item_line(item: Item) -> str:
     return (
         f"  {item.state}: {reason}" if named else f"  {item.state}: {shown(item.source)}: {reason}"
     )
+
+
+def reasons(job: Job, problems: Sequence[Item]) -> list[str]:
+    """Return the first bad items of a job as lines, and where the others are to be had."""
+    lines = [item_line(item) for item in problems]
+    more = job.counts.rejected + job.counts.failed - len(problems)
+    if more > 0:
+        shows = [f"`lookalike jobs show {job.id} --items {state}`" for state in _bad_states(job)]
+        lines.append(f"  and {more:,} more: {' and '.join(shows)}")
+    return lines
 
 
 _BAD = (ItemState.REJECTED, ItemState.FAILED)
@@ -165,12 +176,8 @@ def _line(job: Job) -> str:
     return f"{shown(job.label)}: {counts.finished:,} of {known}{rate}{left}"
 
 
-def _reasons(job: Job, problems: Sequence[Item]) -> list[str]:
-    lines = [item_line(item) for item in problems]
-    more = job.counts.rejected + job.counts.failed - len(problems)
-    if more > 0:
-        lines.append(f"  and {more:,} more; `lookalike jobs show {job.id} --items rejected`")
-    return lines
+def _bad_states(job: Job) -> list[ItemState]:
+    return [state for state in _BAD if getattr(job.counts, state.value)]
 
 
 def _seconds(job: Job) -> float:
