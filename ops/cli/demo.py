@@ -21,6 +21,7 @@ from ops.cli.follow import first_problems, follow, identity
 from ops.cli.options import Command, settings_options
 from ops.cli.search import DEFAULT_TIMEOUT_S, ask, summary
 from ops.cli.sheet import write_contact_sheet
+from ops.cli.signals import terminable
 from ops.cli.site import run_site
 from ops.lock import ServerLock
 from workers.client import Client
@@ -92,7 +93,8 @@ def demo(
         ServerLock(settings.data_dir) as lock,
         Client.open(settings, serve=True) as client,
     ):
-        _show(client, folder, demo_dir / "contact-sheet.png", tale)
+        with terminable():
+            _show(client, folder, demo_dir / "contact-sheet.png", tale)
         if not no_serve:
             _serve(client, settings, lock, console)
 

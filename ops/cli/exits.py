@@ -17,7 +17,7 @@ class Exit(IntEnum):
     UNAVAILABLE = 3, "Something needed is missing or taken: broker, ledger, bundle, store, port."
     NOT_FOUND = 4, "There is no such file, image, job or collection."
     DEFECT = 70, "A defect in lookalike; --debug shows where."
-    INTERRUPTED = 130, "Interrupted with Ctrl-C."
+    INTERRUPTED = 130, "Interrupted with Ctrl-C or SIGTERM."
 
     def __new__(cls, code: int, meaning: str) -> Self:
         """Make an exit code that knows its meaning."""

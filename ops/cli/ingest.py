@@ -13,6 +13,7 @@ from ops.cli.exits import Exit
 from ops.cli.follow import follow, report
 from ops.cli.options import COLLECTION, Command, settings_options
 from ops.cli.session import opened
+from ops.cli.signals import terminable
 from workers.client import DEFAULT_CRAWL_DEPTH, DEFAULT_CRAWL_PAGES, Client
 from workers.errors import Failed, InvalidRequest, NotFound
 from workers.records import Job, JobState
@@ -45,8 +46,8 @@ def ingest(
     """Take images into the collection, and watch until all have their outcome.
 
     Each folder is a job, with everything below it; single files are one more, and URLs too.
-    Ctrl-C cancels the job that is watched; what it has taken in stays. On the embedded default
-    the work is done in this process.
+    Ctrl-C or SIGTERM cancels the job that is watched; what it has taken in stays. On the embedded
+    default the work is done in this process.
     """
     starts = _starts(given, urls_file.readlines() if urls_file else [])
     _run(starts, settings, console, no_wait=no_wait)
@@ -152,7 +153,7 @@ def _run(starts: Sequence[Start], settings: Settings, console: Console, *, no_wa
             "Without RabbitMQ the work is done in this process, so it has to wait.",
             remedy="Leave --no-wait out, or set LOOKALIKE_BROKER_URL.",
         )
-    with opened(settings, console) as client:
+    with terminable(), opened(settings, console) as client:
         codes = [_one(client, start(client), console, no_wait=no_wait) for start in starts]
     leave(max(codes))
 

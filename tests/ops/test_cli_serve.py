@@ -145,8 +145,9 @@ def test_loopback_is_told_from_the_rest(host: str, alone: bool) -> None:
     assert is_loopback(host) is alone
 
 
-def test_ctrl_c_cancels_a_job_and_keeps_what_it_took_in(
-    cli_env: Environment, run: Run, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_a_job_and_keeps_what_it_took_in(
+    cli_env: Environment, run: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
     env = {**cli_env, "LOOKALIKE_ALLOW_PRIVATE_ADDRESSES": "1", "LOOKALIKE_BATCH_IMAGES": "1"}
     env["LOOKALIKE_WINDOW_BATCHES"] = "1"
@@ -159,11 +160,11 @@ def test_ctrl_c_cancels_a_job_and_keeps_what_it_took_in(
 
     with site() as running:
         urls = [running.add("/0.jpg", jpeg(0), "image/jpeg")]
-        urls += [f"{running.url}/{number}.jpg" for number in range(1, 20)]
-        running.answers |= {f"/{number}.jpg": held for number in range(1, 20)}
+        urls += [f"{running.url}/{each}.jpg" for each in range(1, 20)]
+        running.answers |= {f"/{each}.jpg": held for each in range(1, 20)}
         with process("ingest", *urls, "--data-dir", tmp_path, "--json", env=env) as ingest:
             assert second.wait(PATIENCE_S)
-            ingest.send_signal(signal.SIGINT)
+            ingest.send_signal(number)
             assert ingest.stderr is not None
             told = next(line for line in ingest.stderr if "Cancelling" in line)
             release.set()
