@@ -93,7 +93,11 @@ class FoundImageSchema(Schema):
 
     rank = _count("1 is the nearest.")
     id = fields.String(metadata=described("From the content of the file."))
-    distance = fields.Float(metadata=described("Between the features; 0 is the same."))
+    distance = fields.Float(
+        metadata=described(
+            "Between the features; nearly 0 is the same, since stored ones are rounded."
+        )
+    )
     hamming = _count("Bits in which the codes differ.")
     sources = fields.List(fields.String(), metadata=described("Where it came from."))
     width_px = _count("Width in pixels.")
