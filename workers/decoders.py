@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -104,12 +104,21 @@ class Decoders:
         Raises:
             Unavailable: A thumbnail cannot be written, or the decoders are closed.
         """
+        return [entry for part in self.decode_in_parts(files) for entry in part]
+
+    def decode_in_parts(self, files: Sequence[ToDecode]) -> Iterator[list[Decoded | Failure]]:
+        """Decode files; whatever the caller does with one part, the next ones are decoded.
+
+        Yields:
+            A few entries at a time, one per file, in their order.
+
+        Raises:
+            Unavailable: As from ``decode``.
+        """
         slices = [files[first : first + _SLICE] for first in range(0, len(files), _SLICE)]
         answers = [self._schedule(part) for part in slices]
-        done: list[Decoded | Failure] = []
         for part, answer in zip(slices, answers, strict=True):
-            done += self._collect(part, answer)
-        return done
+            yield self._collect(part, answer)
 
     def close(self) -> None:
         """End the children; what they are at is lost. May be called again."""

@@ -99,19 +99,20 @@ def take_in(resources: Resources, works: Sequence[Work], watch: Stopwatch) -> li
         fed, failed = _feed(resources, works)
     with watch.stage("look up"):
         there = [_stored_already(resources, entry) for entry in fed]
-    with watch.stage("decode"):
-        unknown = [entry for entry, image in zip(fed, there, strict=True) if image is None]
-        decoded = resources.decoders.decode([entry.file for entry in unknown])
-    good: list[tuple[Work, Decoded]] = []
-    for entry, result in zip(unknown, decoded, strict=True):
-        if isinstance(result, Failure):
-            failed.append(_failure(entry.work, result))
-        else:
-            good.append((entry.work, result))
+    unknown = [entry for entry, image in zip(fed, there, strict=True) if image is None]
+    fresh: list[tuple[Work, NewImage]] = []
+    parts = resources.decoders.decode_in_parts([entry.file for entry in unknown])
+    entries = iter(unknown)
+    for part in watch.waiting("decode", parts):
+        results = list(zip(part, entries, strict=False))
+        failed += [_failure(entry.work, bad) for bad, entry in results if isinstance(bad, Failure)]
+        good = [(entry.work, ok) for ok, entry in results if isinstance(ok, Decoded)]
+        # Part by part, so that the network runs while the next images are decoded.
+        with watch.stage("embed"):
+            fresh += _embedded(resources, good)
     again = [(entry.work, image) for entry, image in zip(fed, there, strict=True) if image]
-    return (
-        failed + _note_again(resources, again) + (_store(resources, good, watch) if good else [])
-    )
+    with watch.stage("store"):
+        return failed + _note_again(resources, again) + _store(resources, fresh)
 
 
 def _feed(resources: Resources, works: Sequence[Work]) -> tuple[list[_Fed], list[Outcome]]:
@@ -169,33 +170,39 @@ def fetch_to_spool(fetcher: Fetcher, files: Files, url: str, *, name: str, max_b
     return path
 
 
-def _store(
-    resources: Resources, good: Sequence[tuple[Work, Decoded]], watch: Stopwatch
-) -> list[Outcome]:
-    with watch.stage("embed"):
-        embedding = resources.embed(np.stack([decoded.pixels for _, decoded in good]))
+def _embedded(
+    resources: Resources, good: Sequence[tuple[Work, Decoded]]
+) -> list[tuple[Work, NewImage]]:
+    if not good:
+        return []
+    embedding = resources.embed(np.stack([decoded.pixels for _, decoded in good]))
     now = time.time()
-    batch = [
-        NewImage(
-            id=decoded.id,
-            code=code,
-            feature=feature,
-            source=work.source,
-            origin=work.origin,
-            added_at=now,
-            width_px=decoded.width_px,
-            height_px=decoded.height_px,
-            format=decoded.format,
-            size_bytes=decoded.size_bytes,
+    return [
+        (
+            work,
+            NewImage(
+                id=decoded.id,
+                code=code,
+                feature=feature,
+                source=work.source,
+                origin=work.origin,
+                added_at=now,
+                width_px=decoded.width_px,
+                height_px=decoded.height_px,
+                format=decoded.format,
+                size_bytes=decoded.size_bytes,
+            ),
         )
         for (work, decoded), code, feature in zip(
             good, embedding.codes, embedding.features, strict=True
         )
     ]
-    with watch.stage("store"):
-        _keep_uploads(resources.files, good)
-        inserted = resources.shards.insert(batch)
-    return [_stored(work, entry) for (work, _), entry in zip(good, inserted, strict=True)]
+
+
+def _store(resources: Resources, fresh: Sequence[tuple[Work, NewImage]]) -> list[Outcome]:
+    _keep_uploads(resources.files, fresh)
+    inserted = resources.shards.insert([image for _, image in fresh])
+    return [_stored(work, entry) for (work, _), entry in zip(fresh, inserted, strict=True)]
 
 
 def _stored_already(resources: Resources, entry: _Fed) -> Image | None:
@@ -271,8 +278,8 @@ def _spool_name(work: Work) -> str:
     return "" if kind == "file" else f"item-{work.id}"
 
 
-def _keep_uploads(files: Files, good: Sequence[tuple[Work, Decoded | Image]]) -> None:
-    for work, image in good:
+def _keep_uploads(files: Files, taken: Sequence[tuple[Work, NewImage | Image]]) -> None:
+    for work, image in taken:
         if work.ref.startswith("spool:"):
             files.keep_original(files.spooled(_spool_name(work)), image.id)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stopwatch:
@@ -22,3 +25,13 @@ class Stopwatch:
         finally:
             spent_ms = (time.perf_counter() - begin) * 1000
             self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + spent_ms, 3)
+
+    def waiting(self, name: str, entries: Iterable[T]) -> Iterator[T]:
+        """Yield entries, and count the time until each is there as time of a stage."""
+        ahead = iter(entries)
+        while True:
+            with self.stage(name):
+                entry = next(ahead, None)
+            if entry is None:
+                return
+            yield entry
