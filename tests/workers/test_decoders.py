@@ -255,3 +255,14 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert len(pids) >= 2
         parent.kill()
     eventually(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_parts_come_in_the_order_of_the_files_and_hold_them_all(tmp_path: Path) -> None:
+    paths = sorted(folder_of(tmp_path / "photos", range(20)).iterdir())
+    with decoding(tmp_path, processes=2) as decoders:
+        parts = list(decoders.decode_in_parts(to_decode(paths)))
+        whole = decoders.decode(to_decode(paths))
+    assert len(parts) > 1
+    ids = [image_id_of(path.read_bytes()) for path in paths]
+    assert [entry.id for part in parts for entry in part if isinstance(entry, Decoded)] == ids
+    assert [entry.id for entry in whole if isinstance(entry, Decoded)] == ids
