@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.errors import EngineError
 
-# Images per run. Bounds the memory: the largest layer alone takes 5 MB an image.
-_CHUNK = 16
+# Images per run. The largest layer alone takes 5 MB an image, and what does not fit the processor's
+# cache costs a fifth of the speed: see docs/performance.md.
+_CHUNK = 4
 
 
 @dataclass(frozen=True)
