@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.errors import EngineError
 
-# Images per run. The largest layer alone takes 5 MB an image, and what does not fit the processor's
-# cache costs a fifth of the speed: see docs/performance.md.
+# Images per run. The largest layer alone takes 5 MB an image, and what does not fit the cache of
+# the processor costs a fifth of the speed: see docs/performance.md.
 _CHUNK = 4
 
 

@@ -97,7 +97,7 @@ def take_in(resources: Resources, works: Sequence[Work], watch: Stopwatch) -> li
     """
     with watch.stage("feed"):
         fed, failed = _feed(resources, works)
-    with watch.stage("look up"):
+    with watch.stage("look_up"):
         there = [_stored_already(resources, entry) for entry in fed]
     unknown = [entry for entry, image in zip(fed, there, strict=True) if image is None]
     fresh: list[tuple[Work, NewImage]] = []
