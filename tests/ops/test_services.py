@@ -122,8 +122,15 @@ def test_the_database_server_does_not_run_as_root(postgres: PostgreSQL) -> None:
     assert Path(f"/proc/{pid}").stat().st_uid != 0
 
 
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:  # closed since the folder was listed
+        return ""
+
+
 def _listening(pids: set[int | None]) -> set[tuple[str, int]]:
-    targets = (str(each.readlink()) for pid in pids for each in Path(f"/proc/{pid}/fd").iterdir())
+    targets = (_target(each) for pid in pids for each in Path(f"/proc/{pid}/fd").iterdir())
     inodes = {
         each.removeprefix("socket:[").removesuffix("]")
         for each in targets
