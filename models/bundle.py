@@ -1,7 +1,8 @@
 """A model bundle: a directory that holds a network and says how to use it.
 
-`bundle.toml` describes, `network.onnx` computes, and `centres.npy`, where there is one, holds
-the centre codes that a store may file codes under. docs/models.md lists every field.
+`bundle.toml` describes; `network.onnx`, or `deploy.prototxt` with `weights.caffemodel`, or both
+forms compute; `centres.npy`, where there is one, holds the centre codes that a store may file
+codes under, and `mean.npy` a mean image. docs/models.md lists every field.
 """
 
 import hashlib
@@ -21,9 +22,30 @@ from models.preprocess import CHANNEL_ORDERS, RESAMPLING, RESIZE_RULES, Preproce
 
 FORMAT = 1
 DESCRIPTION, NETWORK, CENTRES = "bundle.toml", "network.onnx", "centres.npy"
+PROTOTXT, CAFFEMODEL, MEAN = "deploy.prototxt", "weights.caffemodel", "mean.npy"
 METRICS = ("cosine", "l2")
+SOURCES = ("onnx", "caffe")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class CaffeFiles:
+    """A bundle's network in Caffe's form.
+
+    Attributes:
+        prototxt: The network's layers.
+        weights: Their weights, a caffemodel.
+        input_name: The input blob, (N, 3, input_px, input_px).
+        feature_name: The blob of features, D values an image.
+        latent_name: The blob of latent values, B values an image; empty where there is no code.
+    """
+
+    prototxt: Path
+    weights: Path
+    input_name: str
+    feature_name: str
+    latent_name: str
 
 
 @dataclass(frozen=True)
@@ -34,17 +56,23 @@ class Bundle:
         path: Its directory.
         name: Lower-case name, fit for file names.
         licence: SPDX expression of the weights' licence.
-        bits: B, length of a code.
+        bits: B, length of a code; 0 in a bundle that has no code layer yet.
         dims: D, length of a feature.
         metric: How features are compared: `cosine` or `l2`.
         preprocess: How pictures become the network's input.
         input_name: The network's input, (N, 3, input_px, input_px) float32.
         feature_name: The network's output of features, (N, D) float32.
-        latent_name: The network's output of latent values, (N, B) float32.
+        latent_name: The network's output of latent values, (N, B) float32; empty without code.
         code_threshold: A bit is set where the latent value is above this.
-        sha256: Digest of `network.onnx` in hex.
+        sha256: Digest of the network's original form in hex: of `network.onnx`, or
+            `caffe_digest` of the Caffe files.
+        source: The form that is the original, one of `SOURCES`.
+        caffe: The network's Caffe form, or None.
+        code_weight: What the share of differing code bits adds to the distance of two features
+            when candidates are ranked. Not part of the id: codes and features stay the same.
         centres: Centre codes, shape=(M, ceil(B/8)), dtype=uint8, bits in the order of
             `numpy.packbits`, or None.
+        converted: Where the ONNX form of a network that is Caffe's was put, or None.
     """
 
     path: Path
@@ -59,12 +87,25 @@ class Bundle:
     latent_name: str
     code_threshold: float
     sha256: str
+    source: str = "onnx"
+    caffe: CaffeFiles | None = None
+    code_weight: float = 0.0
+    converted: Path | None = field(default=None, compare=False)
     centres: NDArray[np.uint8] | None = field(default=None, compare=False)
 
     @property
     def network(self) -> Path:
-        """The network's file."""
-        return self.path / NETWORK
+        """The ONNX form's file.
+
+        Raises:
+            BundleError: The bundle holds Caffe files only, and nobody has converted them.
+        """
+        if self.source == "caffe" and self.converted is None:
+            raise BundleError(
+                f"{self.path} holds Caffe files only; ensure_bundle converts them, load_bundle "
+                "does not"
+            )
+        return self.converted or self.path / NETWORK
 
     @property
     def id(self) -> str:
@@ -86,6 +127,11 @@ class Bundle:
         }
 
 
+def caffe_digest(prototxt_sha256: str, weights_sha256: str) -> str:
+    """Return the digest of a network whose original form is Caffe's, from those of its files."""
+    return hashlib.sha256(f"{prototxt_sha256} {weights_sha256}".encode()).hexdigest()
+
+
 def load_bundle(path: Path) -> Bundle:
     """Read a bundle and check that its files are the ones it describes.
 
@@ -103,23 +149,68 @@ def load_bundle(path: Path) -> Bundle:
     if (version := fields.take("format", int)) != FORMAT:
         raise fields.error("format", f"is {version}, expected {FORMAT}; update lookalike")
     network, code = fields.table("network"), fields.table("code")
+    bits = code.size("bits", least=0)
     bundle = Bundle(
         path=path,
         name=_name(fields),
         licence=fields.take("licence", str),
-        bits=code.size("bits"),
+        bits=bits,
         dims=network.size("dims"),
         metric=network.choice("metric", METRICS),
         preprocess=_preprocess(fields.table("preprocess")),
         input_name=network.take("input", str),
         feature_name=network.take("feature", str),
-        latent_name=network.take("latent", str),
+        latent_name=network.take("latent", str) if bits else "",
         code_threshold=code.number("threshold"),
         sha256=network.take("sha256", str),
+        source=network.choice("source", SOURCES) if "source" in network else SOURCES[0],
+        caffe=_caffe(path, fields, bits),
+        code_weight=_code_weight(code),
         centres=_centres(path / CENTRES, code),
     )
-    _verify(bundle.network, bundle.sha256)
+    _verify_original(bundle, fields)
     return bundle
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` unless a name is fit for a bundle."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"is {name!r}; use lower-case letters, digits and . _ -, at most 64")
+
+
+def _verify_original(bundle: Bundle, fields: Fields) -> None:
+    if bundle.source == "onnx":
+        _verify(bundle.network, bundle.sha256)
+    elif bundle.caffe is None:
+        raise fields.error("caffe", "is missing, and network.source says caffe; add the table")
+    else:
+        caffe = fields.table("caffe")
+        digests = (caffe.take("prototxt_sha256", str), caffe.take("weights_sha256", str))
+        if bundle.sha256 != caffe_digest(*digests):
+            raise fields.error("network.sha256", "is not that of the two digests under [caffe]")
+
+
+def _caffe(path: Path, fields: Fields, bits: int) -> CaffeFiles | None:
+    if "caffe" not in fields:
+        return None
+    caffe = fields.table("caffe")
+    files = CaffeFiles(
+        prototxt=path / PROTOTXT,
+        weights=path / CAFFEMODEL,
+        input_name=caffe.take("input", str),
+        feature_name=caffe.take("feature", str),
+        latent_name=caffe.take("latent", str) if bits else "",
+    )
+    _verify(files.prototxt, caffe.take("prototxt_sha256", str))
+    _verify(files.weights, caffe.take("weights_sha256", str))
+    return files
+
+
+def _code_weight(code: Fields) -> float:
+    weight = code.number("weight") if "weight" in code else 0.0
+    if weight < 0:
+        raise code.error("weight", f"is {weight}, expected 0 or more")
+    return weight
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -128,7 +219,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BundleError(
             f"cannot read {path}: {error.strerror}; a bundle is a directory with {DESCRIPTION} "
-            f"and {NETWORK} in it"
+            "and a network in it"
         ) from error
     except ValueError as error:
         raise BundleError(f"{path} is not valid TOML: {error}") from error
@@ -136,8 +227,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _name(fields: Fields) -> str:
     name = fields.take("name", str)
-    if not _NAME.fullmatch(name):
-        raise fields.error("name", f"is {name!r}; use lower-case letters, digits and . _ -")
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise fields.error("name", str(error)) from error
     return name
 
 

@@ -8,36 +8,54 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.bundle import CENTRES, DESCRIPTION, FORMAT, NETWORK, Bundle
+from models.bundle import (
+    CAFFEMODEL,
+    CENTRES,
+    DESCRIPTION,
+    FORMAT,
+    NETWORK,
+    PROTOTXT,
+    Bundle,
+    CaffeFiles,
+)
 from models.errors import BundleError
 
+Table = dict[str, Any]
 
-def write_bundle(bundle: Bundle, network: bytes) -> None:
+
+def write_bundle(
+    bundle: Bundle, network: bytes | None, *, caffe: tuple[bytes, bytes] | None = None
+) -> None:
     """Write a bundle's files into its directory, which must exist.
 
     Args:
-        bundle: What to write; `bundle.sha256` must be the digest of `network`.
-        network: Contents of `network.onnx`.
+        bundle: What to write; `bundle.sha256` must be the digest of the original form, and
+            `bundle.caffe` must be there where `caffe` is.
+        network: Contents of `network.onnx`; None where the bundle's source is Caffe's.
+        caffe: Contents of `deploy.prototxt` and `weights.caffemodel`, or None.
 
     Raises:
         BundleError: A file cannot be written, for example because the disk is full.
     """
-    files = {NETWORK: network}
-    code: dict[str, Any] = {"bits": bundle.bits, "threshold": bundle.code_threshold}
+    files = {} if network is None else {NETWORK: network}
+    tables = {"network": _network(bundle), "preprocess": vars(bundle.preprocess)}
+    if bundle.caffe is not None and caffe is not None:
+        files |= dict(zip((PROTOTXT, CAFFEMODEL), caffe, strict=True))
+        tables["caffe"] = _caffe(bundle.caffe, *caffe)
+    tables["code"] = _code(bundle)
     if bundle.centres is not None:
-        buffer = io.BytesIO()
-        np.save(buffer, bundle.centres)
-        files[CENTRES] = buffer.getvalue()
-        code["centres_sha256"] = hashlib.sha256(files[CENTRES]).hexdigest()
-    files[DESCRIPTION] = _description(bundle, code).encode()
+        files[CENTRES] = _npy(bundle.centres)
+        tables["code"]["centres_sha256"] = _sha256(files[CENTRES])
+    files[DESCRIPTION] = _description(bundle, tables).encode()
     for name, content in files.items():
         _write_durably(bundle.path / name, content)
 
 
-def _description(bundle: Bundle, code: dict[str, Any]) -> str:
-    top = {"format": FORMAT, "name": bundle.name, "licence": bundle.licence}
-    network = {
+def _network(bundle: Bundle) -> Table:
+    return {
+        "source": bundle.source,
         "sha256": bundle.sha256,
         "input": bundle.input_name,
         "feature": bundle.feature_name,
@@ -45,7 +63,38 @@ def _description(bundle: Bundle, code: dict[str, Any]) -> str:
         "dims": bundle.dims,
         "metric": bundle.metric,
     }
-    tables = {"network": network, "preprocess": vars(bundle.preprocess), "code": code}
+
+
+def _caffe(files: CaffeFiles, prototxt: bytes, weights: bytes) -> Table:
+    return {
+        "prototxt_sha256": _sha256(prototxt),
+        "weights_sha256": _sha256(weights),
+        "input": files.input_name,
+        "feature": files.feature_name,
+        "latent": files.latent_name,
+    }
+
+
+def _code(bundle: Bundle) -> Table:
+    return {
+        "bits": bundle.bits,
+        "threshold": bundle.code_threshold,
+        "weight": bundle.code_weight,
+    }
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _description(bundle: Bundle, tables: dict[str, Table]) -> str:
+    top = {"format": FORMAT, "name": bundle.name, "licence": bundle.licence}
     parts = [_lines(top), *(f"\n[{name}]\n{_lines(table)}" for name, table in tables.items())]
     return "".join(parts)
 

@@ -60,11 +60,11 @@ class Fields:
             raise self.error(key, f"is {values!r}, expected {count} numbers")
         return tuple(float(value) for value in values)
 
-    def size(self, key: str) -> int:
-        """Return a field that is a whole number from 1."""
+    def size(self, key: str, *, least: int = 1) -> int:
+        """Return a field that is a whole number, at least `least`."""
         value = self.take(key, int)
-        if not 1 <= value <= _LARGEST:
-            raise self.error(key, f"is {value}, expected 1 to {_LARGEST}")
+        if not least <= value <= _LARGEST:
+            raise self.error(key, f"is {value}, expected {least} to {_LARGEST}")
         return value
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str:

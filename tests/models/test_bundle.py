@@ -79,7 +79,10 @@ def test_a_changed_file_is_named(make_bundle: MakeBundle, name: str) -> None:
     ("pattern", "replacement", "message"),
     [
         (r"^bits = 12$", "", "field code.bits is missing"),
-        (r"^bits = 12$", "bits = 0", "field code.bits is 0"),
+        (r"^bits = 12$", "bits = -1", "field code.bits is -1"),
+        (r"^source = .*$", 'source = "torch"', "expected one of onnx, caffe"),
+        (r"^source = .*$", 'source = "caffe"', "field caffe is missing"),
+        (r"^weight = .*$", "weight = -1", "field code.weight is -1"),
         (r"^bits = 12$", "bits = true", "field code.bits is True, expected int"),
         (r"^bits = 12$", 'bits = "12"', "field code.bits is '12', expected int"),
         (r"^format = 1$", "format = 2", "update lookalike"),
