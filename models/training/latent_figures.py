@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engine import Engine
-from models.training.corpus import Corpus, cropped, features, half_size, quality_40
-from models.training.itq import learn_itq
+from models.evaluation.itq import learn_itq
+from models.evaluation.measures import mean_average_precision
+from models.evaluation.ranking import rank_codes, rank_features
+from models.labelled.corpus import Corpus
+from models.labelled.extraction import extract
+from models.labelled.views import cropped, half_size, quality_40
 from models.training.latent_layer import Layer
-from models.training.ranking import mean_average_precision, rank_codes, rank_features
 
 _K = 1000
-_ITQ_ROUNDS = 50
 
 
 def retrieval(
@@ -36,19 +38,20 @@ def retrieval(
     """
     if queries.classes != database.classes:
         raise ValueError(f"{queries.root} and {database.root} have different classes")
-    rows, wanted = features(database, engine, cache=cache), features(queries, engine, cache=cache)
+    known, asked = extract(database, engine, cache=cache), extract(queries, engine, cache=cache)
     # Files are listed class by class; ties must not follow that order.
-    order = np.random.default_rng(seed).permutation(len(rows))
-    rows, labels = rows[order], database.labels[order]
+    order = np.random.default_rng(seed).permutation(len(known.features))
+    rows, labels = known.features[order], known.corpus.labels[order]
+    wanted = asked.features
     k = min(_K, len(rows))
-    itq = learn_itq(rows, bits=len(layer.bias), rounds=_ITQ_ROUNDS, seed=seed)
+    itq = learn_itq(rows, bits=len(layer.bias), seed=seed)
     rankings = {
         "codes": rank_codes(layer.codes(wanted), layer.codes(rows), k),
         "itq": rank_codes(itq.codes(wanted), itq.codes(rows), k),
         "features": rank_features(wanted, rows, k),
     }
     found: dict[str, Any] = {
-        name: _quality(labels[ranking] == queries.labels[:, None], labels, queries)
+        name: _quality(labels[ranking] == asked.corpus.labels[:, None], labels, asked.corpus)
         for name, ranking in rankings.items()
     }
     return {**found, "ones": _ones(layer, wanted)}
@@ -83,7 +86,7 @@ def copies(layer: Layer, engine: Engine, photos: Corpus, *, cache: Path) -> dict
         to which fewer than three other photos are nearer than the original; `between_photos`
         is the mean distance of different photos, `ones` the share that have a bit set.
     """
-    plain = features(photos, engine, cache=cache)
+    plain = extract(photos, engine, cache=cache).features
     codes = layer.codes(plain)
     between = np.bitwise_count(codes[:, None] ^ codes).sum(2, dtype=np.int64)
     other = between[~np.eye(len(codes), dtype=bool)]
@@ -93,7 +96,7 @@ def copies(layer: Layer, engine: Engine, photos: Corpus, *, cache: Path) -> dict
         "between_photos": round(float(other.mean()), 2),
     }
     for view in (half_size, quality_40, cropped):
-        changed = layer.codes(features(photos, engine, view=view, cache=cache))
+        changed = layer.codes(extract(photos, engine, view=view, cache=cache).features)
         distances = np.bitwise_count(changed[:, None] ^ codes).sum(2, dtype=np.int64)
         own = np.diagonal(distances)
         nearer = (distances < own[:, None]).sum(1)

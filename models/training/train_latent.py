@@ -20,10 +20,11 @@ from models.bundle import load_bundle
 from models.catalogue import WEIGHTS, write_lite_bundle
 from models.engine import Engine
 from models.engines import open_engine
+from models.labelled.corpus import Corpus, read_corpus, read_photos
+from models.labelled.extraction import extract
+from models.labelled.views import distorted
 from models.lite import DIMS
-from models.training import corpus
 from models.training.centres import learn_centres
-from models.training.corpus import Corpus, features, list_corpus
 from models.training.latent_figures import copies, retrieval
 from models.training.latent_layer import Examples, Layer, Recipe, learn_latent
 
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     options = _parser().parse_args(arguments)
     with _backbone(options.backbone) as engine:
-        labelled, photos = list_corpus(options.labelled), list_corpus(options.photos)
+        labelled, photos = read_corpus(options.labelled), read_photos(options.photos)
         examples = _examples(engine, labelled, photos, options)
         layer = learn_latent(examples, bits=options.bits, recipe=RECIPE, seed=options.seed)
         centres = _centres(layer.codes(examples.features), options)
@@ -57,10 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _figures(
     engine: Engine, layer: Layer, labelled: Corpus, options: argparse.Namespace
 ) -> dict[str, Any]:
-    validation, cache = list_corpus(options.validation), options.cache
+    validation, cache = read_corpus(options.validation), options.cache
     found = retrieval(layer, engine, labelled, validation, seed=options.seed, cache=cache)
     distances = {
-        name: copies(layer, engine, list_corpus(folder), cache=cache)
+        name: copies(layer, engine, read_photos(folder), cache=cache)
         for name, folder in (("photos", options.photos), ("unseen", options.unseen))
     }
     return {"retrieval": found, "copies": distances}
@@ -105,11 +106,11 @@ def _examples(
     if len(photos.classes) != len(weights["_fc.bias"]):
         raise SystemExit(f"expected a photo of each of {len(weights['_fc.bias'])} classes")
     cache = options.cache
-    small = features(labelled, engine, cache=cache)
-    small_copies = features(labelled, engine, view=corpus.distorted, cache=cache)
-    plain = features(photos, engine, cache=cache)
+    small = extract(labelled, engine, cache=cache).features
+    small_copies = extract(labelled, engine, view=distorted, cache=cache).features
+    plain = extract(photos, engine, cache=cache).features
     views = [plain] + [
-        features(photos, engine, view=corpus.distorted, seed=seed, cache=cache)
+        extract(photos, engine, view=distorted, seed=seed, cache=cache).features
         for seed in range(options.views)
     ]
     classes = np.searchsorted(photos.classes, labelled.classes)

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from models.bundle import Bundle
 from models.engine import Engine
 from models.engines import open_engine
+from models.labelled.corpus import read_corpus
 from models.training import train_latent
-from models.training.corpus import list_corpus
 from models.training.latent_figures import copies, retrieval
 from models.training.latent_layer import Layer
 
@@ -49,8 +49,8 @@ def layer(bits: int) -> Layer:
 
 
 def test_figures_of_pictures_that_are_easy_to_tell_apart(engine: Engine, tmp_path: Path) -> None:
-    database = list_corpus(write_class_folders(tmp_path / "database", count=6, seed=0))
-    queries = list_corpus(write_class_folders(tmp_path / "queries", count=2, seed=1))
+    database = read_corpus(write_class_folders(tmp_path / "database", count=6, seed=0))
+    queries = read_corpus(write_class_folders(tmp_path / "queries", count=2, seed=1))
     found = retrieval(layer(5), engine, database, queries, seed=0, cache=tmp_path / "cache")
     assert found["features"]["map_at_1000"] == 1.0
     assert found["features"]["precision_at_100"] == pytest.approx(1 / 3, abs=1e-4)
@@ -59,14 +59,14 @@ def test_figures_of_pictures_that_are_easy_to_tell_apart(engine: Engine, tmp_pat
 
 
 def test_folders_with_other_classes_are_not_compared(engine: Engine, tmp_path: Path) -> None:
-    database = list_corpus(write_class_folders(tmp_path / "database", count=1, seed=0))
+    database = read_corpus(write_class_folders(tmp_path / "database", count=1, seed=0))
     queries = replace(database, classes=("a", "b", "c"))
     with pytest.raises(ValueError, match="different classes"):
         retrieval(layer(5), engine, database, queries, seed=0, cache=tmp_path / "cache")
 
 
 def test_a_layer_that_ignores_the_picture_keeps_every_copy(engine: Engine, tmp_path: Path) -> None:
-    photos = list_corpus(write_class_folders(tmp_path / "photos", count=2, seed=0))
+    photos = read_corpus(write_class_folders(tmp_path / "photos", count=2, seed=0))
     blind = Layer(np.zeros((9, 6), np.float16), np.ones(9, np.float32))
     found = copies(blind, engine, photos, cache=tmp_path / "cache")
     assert found["half_size"] == {"distance": 0, "worst": 0, "nearer_photos_under_3": 1}
