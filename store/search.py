@@ -100,6 +100,7 @@ def search(store: Snapshot, buckets: Buckets, query: Query, share: Share) -> Par
     candidates = gather(store, plan, query.code, share, wanted)
     watch.lap("gather")
     distances, ids = rerank(store, candidates.rows, query.feature, watch)
+    distances += code_share(candidates.hamming, query.code_weight, store.spec.bits)
     best = nearest(distances, ids, query.k)
     hits = [_hit(store, candidates, distances, i) for i in best]
     watch.lap("rerank")
@@ -193,6 +194,23 @@ def rerank(
         ids[chunk] = stored["id"]
         watch.lap("rerank")
     return distances, ids
+
+
+def code_share(
+    distances: NDArray[np.uint16], code_weight: float, bits: int
+) -> NDArray[np.float32]:
+    """Return what differing codes add to the distances of features.
+
+    Args:
+        distances: Hamming distances, shape=(N,), dtype=uint16.
+        code_weight: `Query.code_weight`.
+        bits: B.
+
+    Returns:
+        shape=(N,), dtype=float32; nothing is added where no bit differs.
+    """
+    share: NDArray[np.float32] = distances.astype(np.float32) * np.float32(code_weight / bits)
+    return share
 
 
 def feature_distances(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -165,6 +166,10 @@ class Shard:
         if query.k < 1 or (query.candidates is not None and query.candidates < 1):
             raise ValueError(
                 f"expected k and candidates of at least 1, got {query.k} and {query.candidates}"
+            )
+        if not 0 <= query.code_weight < math.inf:
+            raise ValueError(
+                f"expected a finite code weight of at least 0, got {query.code_weight}"
             )
         if not 0 <= group < groups:
             raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")

@@ -123,17 +123,24 @@ class Query:
         k: Number of hits wanted, at least 1.
         candidates: How many images are compared by feature (at least k are); None compares
             every image.
+        code_weight: What the share of differing code bits adds to the distance of features, at
+            least 0: hits are ordered by feature distance + code_weight * Hamming distance / B.
     """
 
     code: NDArray[Any]
     feature: NDArray[Any]
     k: int
     candidates: int | None
+    code_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """An image that was found, with enough of its record to be shown."""
+    """An image that was found, with enough of its record to be shown.
+
+    `distance` is what the hits are ordered by, see `Query.code_weight`; `hamming` counts the bits
+    in which the codes differ.
+    """
 
     id: str
     distance: float

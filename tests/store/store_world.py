@@ -47,8 +47,14 @@ def make_image(number, bits=20, *, origin=None, source=None, feature=None):
     )
 
 
-def make_query(image, *, k=10, candidates=None):
-    return Query(code=image.code, feature=image.feature, k=k, candidates=candidates)
+def make_query(image, *, k=10, candidates=None, code_weight=0.0):
+    return Query(
+        code=image.code,
+        feature=image.feature,
+        k=k,
+        candidates=candidates,
+        code_weight=code_weight,
+    )
 
 
 def brute_force(shard, images, query):
@@ -57,11 +63,13 @@ def brute_force(shard, images, query):
     for image in images:
         code, feature = shard.vectors(image.id)
         record = shard.get(image.id)
+        bits = int(hamming(query.code, code[None])[0])
+        apart = distance(query.feature, feature, shard.spec.metric)
         hits.append(
             Hit(
                 id=image.id,
-                distance=distance(query.feature, feature, shard.spec.metric),
-                hamming=int(hamming(query.code, code[None])[0]),
+                distance=apart + query.code_weight * bits / shard.spec.bits,
+                hamming=bits,
                 sources=record.sources,
                 width_px=record.width_px,
                 height_px=record.height_px,

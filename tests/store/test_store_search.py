@@ -28,13 +28,14 @@ def world(request, tmp_path_factory):
 queries = st.integers(0, 1000)
 ks = st.one_of(st.integers(1, 40), st.just(10**9))
 candidates = st.one_of(st.none(), st.integers(1, COUNT + 10))
+weights = st.sampled_from([0.0, 0.3, 1.0, 5.0])
 
 
-@given(number=queries, k=ks)
+@given(number=queries, k=ks, weight=weights)
 @settings(max_examples=30, deadline=None)
-def test_asked_for_everything_the_answer_is_that_of_exhaustive_search(world, number, k):
+def test_asked_for_everything_the_answer_is_that_of_exhaustive_search(world, number, k, weight):
     shard, images = world
-    query = make_query(make_image(number, shard.spec.bits), k=k)
+    query = make_query(make_image(number, shard.spec.bits), k=k, code_weight=weight)
     answer = shard.search(query)
     expected = brute_force(shard, images, query)
     if k < len(expected):
@@ -48,11 +49,12 @@ def test_asked_for_everything_the_answer_is_that_of_exhaustive_search(world, num
     assert answer.candidates == answer.reranked == len(images)
 
 
-@given(number=queries, k=ks, wanted=candidates, groups=st.integers(1, 5))
+@given(number=queries, k=ks, wanted=candidates, groups=st.integers(1, 5), weight=weights)
 @settings(max_examples=100, deadline=None)
-def test_merged_groups_are_one_search(world, number, k, wanted, groups):
+def test_merged_groups_are_one_search(world, number, k, wanted, groups, weight):
     shard, _ = world
-    query = make_query(make_image(number, shard.spec.bits), k=k, candidates=wanted)
+    image = make_image(number, shard.spec.bits)
+    query = make_query(image, k=k, candidates=wanted, code_weight=weight)
     whole = shard.search(query)
     parts = [shard.search(query, group=group, groups=groups) for group in range(groups)]
     merged = merge(parts, k)
@@ -77,6 +79,34 @@ def test_everything_within_the_reported_radius_was_compared(world, number, wante
     }
     assert near <= compared
     assert answer.complete == (len(compared) == len(images))
+
+
+@given(number=queries, wanted=candidates, weight=weights)
+@settings(max_examples=50, deadline=None)
+def test_the_weight_of_codes_orders_the_images_compared_and_does_not_choose_them(
+    world, number, wanted, weight
+):
+    shard, images = world
+    image = make_image(number, shard.spec.bits)
+    plain = shard.search(make_query(image, k=len(images), candidates=wanted))
+    query = make_query(image, k=len(images), candidates=wanted, code_weight=weight)
+    found = shard.search(query)
+    assert {hit.id for hit in found.hits} == {hit.id for hit in plain.hits}
+    assert (found.radius, found.complete) == (plain.radius, plain.complete)
+    compared = [image for image in images if image.id in {hit.id for hit in found.hits}]
+    assert_same_hits(found.hits, brute_force(shard, compared, query))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_by_a_heavy_weight_the_order_is_that_of_the_codes(tmp_path, metric):
+    images = [make_image(number) for number in range(60)]
+    with Shard.open(tmp_path / "shard", make_spec(metric=metric)) as shard:
+        shard.insert(images)
+        plain = shard.search(make_query(images[0], k=60)).hits
+        heavy = shard.search(make_query(images[0], k=60, code_weight=1000.0)).hits
+        assert [hit.hamming for hit in heavy] == sorted(hit.hamming for hit in plain)
+        # An image that is searched with itself differs in no bit, whatever a bit weighs.
+        assert heavy[0] == plain[0]
 
 
 @given(number=queries, wanted=st.integers(1, COUNT), k=st.integers(1, 20))

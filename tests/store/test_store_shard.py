@@ -172,6 +172,9 @@ BAD_QUERIES = {
     "code": {"code": np.zeros(2, np.uint8)},
     "feature": {"feature": np.zeros(9, np.float32)},
     "nan": {"feature": np.full(8, np.nan, np.float32)},
+    "a negative weight": {"code_weight": -0.1},
+    "a weight of nan": {"code_weight": float("nan")},
+    "a weight of infinity": {"code_weight": float("inf")},
 }
 
 
