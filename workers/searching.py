@@ -122,6 +122,7 @@ def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: f
                     vector,
                     query.k,
                     query.candidates,
+                    query.code_weight,
                 ),
                 queue=PROBE,
                 expires=timeout_s,
@@ -184,7 +185,11 @@ def _answer(
     settings = resources.settings
     code, feature = _embed(resources, work, watch)
     query = Query(
-        code=code, feature=feature, k=work.k, candidates=candidates_for(work.effort, work.k)
+        code=code,
+        feature=feature,
+        k=work.k,
+        candidates=candidates_for(work.effort, work.k),
+        code_weight=resources.bundle.code_weight,
     )
     with watch.stage("fan_out"):
         answer = fan_out(

@@ -27,13 +27,21 @@ def app_for(resources: Resources) -> Celery:
 
     @app.task(name="probe", shared=False)
     def probe(
-        shard: int, group: int, groups: int, code: bytes, feature: bytes, k: int, candidates: int
+        shard: int,
+        group: int,
+        groups: int,
+        code: bytes,
+        feature: bytes,
+        k: int,
+        candidates: int,
+        code_weight: float,
     ) -> dict[str, Any]:
         query = Query(
             code=np.frombuffer(code, np.uint8),
             feature=np.frombuffer(feature, "<f4"),
             k=k,
             candidates=candidates,
+            code_weight=code_weight,
         )
         return searching.probe(resources, shard, group, groups, query)
 
