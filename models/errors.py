@@ -13,9 +13,17 @@ class WeightsError(ModelError):
     """A file of weights is missing, damaged or not of the kind that is needed."""
 
 
+class NetworkError(ModelError):
+    """The description of a network cannot be read, contradicts itself or asks for the unknown."""
+
+
 class EngineError(ModelError):
     """A network could not be opened, gave nonsense, or was used after `close`."""
 
 
 class ImageError(ModelError):
     """The picture inside an image file cannot be turned into RGB pixels."""
+
+
+class TrainingError(ModelError):
+    """A network could not be trained: its data, its settings or its numbers are at fault."""

@@ -1,0 +1,138 @@
+"""The text of a prototxt, parsed layer by layer so that each knows its line."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from models.caffe.schema import message
+from models.errors import NetworkError
+
+# ResNet-152's description has 90 KB and 800 layers.
+_LARGEST_BYTES = 8 << 20
+_MOST_LAYERS = 10_000
+
+_TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|\w+""")
+_UNKNOWN_FIELD = re.compile(r'Message type "[\w.]*?(\w+)" has no field named')
+# Where a field that lookalike does not know changes nothing that it computes.
+_MAY_HOLD_UNKNOWN = {
+    "AccuracyParameter",
+    "DataParameter",
+    "FillerParameter",
+    "ImageDataParameter",
+    "LayerParameter",
+    "MemoryDataParameter",
+    "NetParameter",
+    "ParamSpec",
+    "TransformationParameter",
+    "V1LayerParameter",
+}
+
+
+@dataclass(frozen=True)
+class ParsedLayer:
+    """A `LayerParameter` or a `V1LayerParameter`, and the line where it begins."""
+
+    parameters: Any
+    line: int
+
+
+@dataclass(frozen=True)
+class ParsedNet:
+    """A `NetParameter` without its layers, the layers, and whether they are of an old kind."""
+
+    parameters: Any
+    layers: list[ParsedLayer]
+    old: bool
+
+
+def parse(path: Path) -> ParsedNet:
+    """Parse a prototxt of any of Caffe's formats, without upgrading it.
+
+    Raises:
+        NetworkError: The file cannot be read, is not a prototxt, or sets a field that would
+            change what a layer computes and that lookalike does not know; with the line.
+    """
+    text = _read(path)
+    blocks = list(_blocks(text))
+    if not blocks:
+        raise NetworkError(f"{path} describes no layer; expected the prototxt of a Caffe network")
+    if len(blocks) > _MOST_LAYERS:
+        raise NetworkError(f"{path} describes {len(blocks)} layers, more than {_MOST_LAYERS}")
+    rest, end = [], 0
+    for start, stop in blocks:
+        rest += [text[end:start], "\n" * text.count("\n", start, stop)]
+        end = stop
+    net = _parse("".join([*rest, text[end:]]), path, line=1)
+    layers: list[ParsedLayer] = []
+    line, end, kinds = 1, 0, set()
+    for start, stop in blocks:
+        line, end = line + text.count("\n", end, start), start
+        parsed = _parse(text[start:stop], path, line=line)
+        kinds.add(bool(parsed.layers))
+        layers.append(ParsedLayer((parsed.layers or parsed.layer)[0], line))
+    if len(kinds) > 1:
+        raise NetworkError(
+            f"{path} mixes `layer` and `layers`, and Caffe would drop some; use one of them"
+        )
+    return ParsedNet(net, layers, old=kinds.pop())
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_BYTES + 1)
+    except OSError as error:
+        raise NetworkError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > _LARGEST_BYTES:
+        raise NetworkError(
+            f"{path} is larger than {_LARGEST_BYTES >> 20} MiB; expected a prototxt, which "
+            "describes a network in text, and not its weights"
+        )
+    # Caffe's own files hold authors' names in whatever encoding; only comments do.
+    return data.decode("utf-8", errors="replace")
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Find where each `layer { ... }` and `layers { ... }` begins and ends."""
+    depth, start, word = 0, -1, None
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "{<":
+            if depth == 0 and word and word.group() in ("layer", "layers"):
+                start = word.start()
+            depth += 1
+        elif mark in "}>":
+            depth -= 1
+            if depth == 0 and start >= 0:
+                yield start, token.end()
+                start = -1
+        elif not mark.startswith("#"):
+            word = token
+    if start >= 0:
+        # Left open: the parser says so, and where.
+        yield start, len(text)
+
+
+def _parse(text: str, path: Path, *, line: int) -> Any:
+    try:
+        return _parse_or_fail(text)
+    except text_format.ParseError as error:
+        where = line + (error.GetLine() or 1) - 1
+        problem = str(error).rpartition("': ")[2][:200]
+        raise NetworkError(f"{path}, line {where}: {problem}") from error
+    except RecursionError as error:
+        raise NetworkError(f"{path}, line {line}: braces are nested too deeply") from error
+
+
+def _parse_or_fail(text: str) -> Any:
+    try:
+        return text_format.Parse(text, message("NetParameter"))
+    except text_format.ParseError as error:
+        holder = _UNKNOWN_FIELD.search(str(error))
+        if holder is None or holder.group(1) not in _MAY_HOLD_UNKNOWN:
+            raise
+    return text_format.Parse(text, message("NetParameter"), allow_unknown_field=True)
