@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.errors import BundleError
 from models.fields import Fields
-from models.preprocess import CHANNEL_ORDERS, RESAMPLING, RESIZE_RULES, Preprocess
+from models.preprocess import CHANNEL_ORDERS, RESAMPLES, RESIZE_RULES, Preprocess
 
 FORMAT = 1
 DESCRIPTION, NETWORK, CENTRES = "bundle.toml", "network.onnx", "centres.npy"
@@ -46,6 +46,14 @@ class CaffeFiles:
     input_name: str
     feature_name: str
     latent_name: str
+
+    @classmethod
+    def inside(
+        cls, directory: Path, *, input_name: str, feature_name: str, latent_name: str
+    ) -> "CaffeFiles":
+        """Return the Caffe form of the bundle in a directory."""
+        prototxt, weights = directory / PROTOTXT, directory / CAFFEMODEL
+        return cls(prototxt, weights, input_name, feature_name, latent_name)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class Bundle:
             "bits": self.bits,
             "dims": self.dims,
             "metric": self.metric,
-            "preprocess": vars(self.preprocess),
+            "preprocess": self.preprocess.description,
             "names": [self.input_name, self.feature_name, self.latent_name],
             "code_threshold": self.code_threshold,
             "network": self.sha256,
@@ -157,7 +165,7 @@ def load_bundle(path: Path) -> Bundle:
         bits=bits,
         dims=network.size("dims"),
         metric=network.choice("metric", METRICS),
-        preprocess=_preprocess(fields.table("preprocess")),
+        preprocess=_preprocess(path / MEAN, fields.table("preprocess")),
         input_name=network.take("input", str),
         feature_name=network.take("feature", str),
         latent_name=network.take("latent", str) if bits else "",
@@ -194,9 +202,8 @@ def _caffe(path: Path, fields: Fields, bits: int) -> CaffeFiles | None:
     if "caffe" not in fields:
         return None
     caffe = fields.table("caffe")
-    files = CaffeFiles(
-        prototxt=path / PROTOTXT,
-        weights=path / CAFFEMODEL,
+    files = CaffeFiles.inside(
+        path,
         input_name=caffe.take("input", str),
         feature_name=caffe.take("feature", str),
         latent_name=caffe.take("latent", str) if bits else "",
@@ -234,7 +241,7 @@ def _name(fields: Fields) -> str:
     return name
 
 
-def _preprocess(fields: Fields) -> Preprocess:
+def _preprocess(path: Path, fields: Fields) -> Preprocess:
     input_px, resize_px = fields.size("input_px"), fields.size("resize_px")
     if resize_px < input_px:
         raise fields.error("resize_px", f"is {resize_px}, less than input_px ({input_px})")
@@ -243,21 +250,33 @@ def _preprocess(fields: Fields) -> Preprocess:
         input_px=input_px,
         resize_px=resize_px,
         resize_rule=fields.choice("resize_rule", RESIZE_RULES),
-        resample=fields.choice("resample", tuple(RESAMPLING)),
+        resample=fields.choice("resample", RESAMPLES),
         channel_order=fields.choice("channel_order", CHANNEL_ORDERS),
         mean=(red, green, blue),
         scale=fields.number("scale"),
+        mean_sha256=fields.take("mean_sha256", str) if "mean_sha256" in fields else None,
+        mean_image=_mean_image(path, fields, input_px),
     )
+
+
+def _mean_image(path: Path, fields: Fields, input_px: int) -> NDArray[np.float32] | None:
+    if "mean_sha256" not in fields:
+        return None
+    _verify(path, fields.take("mean_sha256", str))
+    image = _array(path)
+    if image.dtype != np.float32 or image.shape != (3, input_px, input_px):
+        raise BundleError(
+            f"{path} holds {image.dtype} of shape {image.shape}, expected float32 of shape "
+            f"(3, {input_px}, {input_px})"
+        )
+    return image
 
 
 def _centres(path: Path, code: Fields) -> NDArray[np.uint8] | None:
     if "centres_sha256" not in code:
         return None
     _verify(path, code.take("centres_sha256", str))
-    try:
-        centres: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is not a NumPy array: {error}") from error
+    centres = _array(path)
     width = -(-code.size("bits") // 8)
     if centres.dtype != np.uint8 or centres.ndim != 2 or centres.shape[1] != width:
         raise BundleError(
@@ -265,6 +284,14 @@ def _centres(path: Path, code: Fields) -> NDArray[np.uint8] | None:
             f"(M, {width})"
         )
     return centres
+
+
+def _array(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is not a NumPy array: {error}") from error
+    return array
 
 
 def _verify(path: Path, sha256: str) -> None:

@@ -15,6 +15,7 @@ from models.bundle import (
     CENTRES,
     DESCRIPTION,
     FORMAT,
+    MEAN,
     NETWORK,
     PROTOTXT,
     Bundle,
@@ -40,13 +41,15 @@ def write_bundle(
         BundleError: A file cannot be written, for example because the disk is full.
     """
     files = {} if network is None else {NETWORK: network}
-    tables = {"network": _network(bundle), "preprocess": vars(bundle.preprocess)}
+    tables = {"network": _network(bundle), "preprocess": bundle.preprocess.description}
     if bundle.caffe is not None and caffe is not None:
         files |= dict(zip((PROTOTXT, CAFFEMODEL), caffe, strict=True))
         tables["caffe"] = _caffe(bundle.caffe, *caffe)
     tables["code"] = _code(bundle)
+    if bundle.preprocess.mean_image is not None:
+        files[MEAN] = npy(bundle.preprocess.mean_image)
     if bundle.centres is not None:
-        files[CENTRES] = _npy(bundle.centres)
+        files[CENTRES] = npy(bundle.centres)
         tables["code"]["centres_sha256"] = _sha256(files[CENTRES])
     files[DESCRIPTION] = _description(bundle, tables).encode()
     for name, content in files.items():
@@ -83,7 +86,8 @@ def _code(bundle: Bundle) -> Table:
     }
 
 
-def _npy(array: NDArray[Any]) -> bytes:
+def npy(array: NDArray[Any]) -> bytes:
+    """Return the contents of an `.npy` file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from models.engine import Engine
 from models.errors import BundleError, EngineError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnxruntime
     from numpy.typing import NDArray
 
@@ -32,15 +33,17 @@ class OnnxEngine(Engine):
         session = self._session
         if session is None:
             raise EngineError(f"the engine of bundle {self.bundle.name} is closed; open a new one")
-        outputs = [self.bundle.feature_name, self.bundle.latent_name]
+        outputs = [self.bundle.feature_name]
+        if self.bundle.bits:
+            outputs.append(self.bundle.latent_name)
         try:
-            features, latent = session.run(outputs, {self.bundle.input_name: planes})
+            features, *latent = session.run(outputs, {self.bundle.input_name: planes})
         # ONNX Runtime's errors share no base class of their own.
         except Exception as error:
             raise EngineError(
                 f"the network of bundle {self.bundle.name} failed: {error}"
             ) from error
-        return features, latent
+        return features, latent[0] if latent else np.empty((len(planes), 0), np.float32)
 
     def close(self) -> None:
         """Free the network; a call under way in another thread still finishes."""
@@ -70,8 +73,9 @@ def _check_signature(bundle: Bundle, session: onnxruntime.InferenceSession) -> N
     expected = {
         bundle.input_name: [3, side, side],
         bundle.feature_name: [bundle.dims],
-        bundle.latent_name: [bundle.bits],
     }
+    if bundle.bits:
+        expected[bundle.latent_name] = [bundle.bits]
     found = {node.name: node.shape for node in (*session.get_inputs(), *session.get_outputs())}
     for name, shape in expected.items():
         if name not in found:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle import Bundle, load_bundle
+from models.bundle import Bundle, CaffeFiles, load_bundle
 from models.bundle_writer import write_bundle
 from models.catalogue import ensure_bundle
 from models.engine import Engine
@@ -56,8 +56,15 @@ def tiny_network(*, bits: int = 12, dims: int = 6) -> bytes:
 def make_bundle(tmp_path: Path) -> MakeBundle:
     """Writes a tiny bundle to disk and loads it; arguments replace its fields."""
 
-    def make(network: bytes | None = None, *, scale: float = 1 / 128, **changes: object) -> Bundle:
-        network = network or tiny_network()
+    def make(
+        network: bytes | None = None,
+        *,
+        scale: float = 1 / 128,
+        caffe_files: tuple[bytes, bytes] | None = None,
+        **changes: object,
+    ) -> Bundle:
+        if network is None and changes.get("source") != "caffe":
+            network = tiny_network()
         path = tmp_path / "bundle"
         path.mkdir()
         fields = {
@@ -80,9 +87,14 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
             "feature_name": "feature",
             "latent_name": "latent_values",
             "code_threshold": 0.5,
-            "sha256": hashlib.sha256(network).hexdigest(),
+            "sha256": hashlib.sha256(network or b"").hexdigest(),
         }
-        write_bundle(Bundle(**{**fields, **changes}), network)  # type: ignore[arg-type]
+        if caffe_files is not None:
+            fields["caffe"] = CaffeFiles.inside(
+                path, input_name="data", feature_name="pool", latent_name="bits"
+            )
+        bundle = Bundle(**{**fields, **changes})  # type: ignore[arg-type]
+        write_bundle(bundle, network, caffe=caffe_files)
         return load_bundle(path)
 
     return make

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -136,3 +137,13 @@ def test_wrong_options_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         open_engine(make_bundle(), **options)  # type: ignore[arg-type]
+
+
+def test_a_network_without_a_code_layer_gives_features_alone(make_bundle: MakeBundle) -> None:
+    with_code = make_bundle()
+    plain = dataclasses.replace(with_code, bits=0, latent_name="")
+    pixels = pictures(5)
+    with open_engine(plain, threads=1) as engine, open_engine(with_code, threads=1) as other:
+        found = engine.embed(pixels)
+        assert np.array_equal(found.features, other.embed(pixels).features)
+    assert (found.latent.shape, found.codes.shape) == ((5, 0), (5, 0))
