@@ -6,9 +6,10 @@ import pytest
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.training.itq import learn_itq
+from models.evaluation.itq import learn_itq
+from models.evaluation.measures import mean_average_precision
+from models.evaluation.ranking import rank_codes, rank_features
 from models.training.latent_layer import Examples, Layer, Recipe, learn_latent
-from models.training.ranking import mean_average_precision, rank_codes, rank_features
 
 RECIPE = Recipe(
     epochs=8,
