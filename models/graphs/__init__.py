@@ -1,0 +1,1 @@
+"""ONNX graphs cut, extended, and rewritten to fewer nodes."""
