@@ -1,0 +1,140 @@
+"""Rewrites a network so that it gives the same numbers from fewer nodes."""
+
+import numpy as np
+import onnx
+
+from models.graphs.affine import absorb, absorber, affine_of
+from models.graphs.clip import rewrite_clips
+from models.graphs.graph import Graph, attribute, set_attribute
+
+
+def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold what is constant, and drop what does nothing.
+
+    BatchNormalization and arithmetic with a constant for each channel go into the Conv or Gemm
+    before them, zero padding goes into the Conv behind it, ReLU6 in the arithmetic that Caffe
+    knows becomes a Clip, and Identity, Dropout, unused nodes and unused constants go. A network
+    with control flow is only copied.
+
+    Args:
+        model: A network for inference, with pictures as (N, C, H, W); it stays as it is.
+
+    Returns:
+        A network with the same inputs and outputs, whose numbers differ by rounding only. The
+        same model gives the same bytes.
+    """
+    graph = Graph(model)
+    if graph.has_subgraphs:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+    _drop_copies(graph)
+    _merge_padding(graph)
+    rewrite_clips(graph)
+    _fold_affine(graph)
+    return graph.model()
+
+
+def _drop_copies(graph: Graph) -> None:
+    """Drop nodes that hand their input on; the outputs keep their names."""
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in graph.nodes:
+        _rename(node, renamed)
+        if not _is_copy(node):
+            kept.append(node)
+            continue
+        source, target = node.input[0], node.output[0]
+        if target not in graph.outputs:
+            renamed[target] = source
+        elif source in graph.outputs | graph.inputs or graph.is_constant(source):
+            kept.append(node)
+        else:
+            _give(kept, source, target)
+            renamed[source] = target
+    graph.nodes = kept
+
+
+def _is_copy(node: onnx.NodeProto) -> bool:
+    if node.op_type == "Identity":
+        return True
+    # Dropout's mask, and its random form, are for training.
+    return node.op_type == "Dropout" and len(node.output) == 1 and len(node.input) < 3
+
+
+def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    for index, name in enumerate(node.input):
+        while name in names:
+            name = names[name]
+        node.input[index] = name
+
+
+def _give(nodes: list[onnx.NodeProto], source: str, target: str) -> None:
+    """Let a name be that of an output; whoever read it before reads that."""
+    for node in nodes:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == source:
+                    names[index] = target
+
+
+def _merge_padding(graph: Graph) -> None:
+    uses, makers = graph.uses(), {node.output[0]: node for node in graph.nodes}
+    for node in graph.nodes:
+        pad = makers.get(node.input[0]) if node.op_type == "Conv" else None
+        if pad is None or pad.op_type != "Pad" or uses[pad.output[0]] > 1:
+            continue
+        widths = _zero_padding(graph, pad)
+        if widths is None or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            continue
+        own = attribute(node, "pads", [0] * len(widths))
+        set_attribute(node, "pads", [a + b for a, b in zip(own, widths, strict=True)])
+        node.input[0] = pad.input[0]
+
+
+def _zero_padding(graph: Graph, pad: onnx.NodeProto) -> list[int] | None:
+    """Return the widths around the picture, as Conv has them; None where it is another kind."""
+    inputs = [*pad.input, "", "", ""]
+    values = [graph.value(name) if name else None for name in inputs[1:4]]
+    widths, fill = values[0], values[1]
+    if widths is None or inputs[3] or attribute(pad, "mode", b"constant") != b"constant":
+        return None
+    if inputs[2] and (fill is None or np.any(fill)):
+        return None
+    half = len(widths) // 2
+    around = np.delete(widths, [0, 1, half, half + 1])
+    if half < 3 or widths.sum() != around.sum() or (widths < 0).any():
+        return None
+    return [int(width) for width in around]
+
+
+def _fold_affine(graph: Graph) -> None:
+    uses = graph.uses()
+    makers: dict[str, onnx.NodeProto] = {}
+    kept = []
+    for node in graph.nodes:
+        if not _fold(graph, node, makers, uses):
+            kept.append(node)
+            makers.update(dict.fromkeys(node.output, node))
+    graph.nodes = kept
+
+
+def _fold(
+    graph: Graph, node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], uses: dict[str, int]
+) -> bool:
+    """Fold a node into the one that makes its input, which then gives the node's output."""
+    for name in node.input:
+        maker = makers.get(name)
+        if maker is None or uses[name] > 1:
+            continue
+        kind = absorber(graph, maker)
+        if kind is None:
+            continue
+        affine = affine_of(graph, node, axes=kind[0], channels=kind[1])
+        if affine is None or affine.source != name:
+            continue
+        maker.output[0] = node.output[0]
+        absorb(graph, maker, affine)
+        makers[maker.output[0]] = maker
+        return True
+    return False
