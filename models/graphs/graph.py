@@ -117,12 +117,11 @@ class Graph:
         return kept[::-1]
 
     def _tensor(self, name: str) -> onnx.TensorProto:
-        if name not in self._values:
-            tensor: onnx.TensorProto = self._tensors[name]
-            return tensor
-        dtype = helper.tensor_dtype_to_np_dtype(self._tensors[name].data_type)
-        value = np.ascontiguousarray(self._values[name].astype(dtype))
-        tensor = numpy_helper.from_array(value, name)
+        tensor: onnx.TensorProto = self._tensors[name]
+        if name in self._values:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            value = np.ascontiguousarray(self._values[name].astype(dtype))
+            tensor = numpy_helper.from_array(value, name)
         return tensor
 
 
