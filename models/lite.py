@@ -26,6 +26,7 @@ INPUT, FEATURE, LATENT = "input", "feature", "latent"
 
 _STEM = 32
 _BATCH_NORM_EPSILON = 1e-3
+_NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 # Fixed, so that the same weights give the same bytes whatever version of onnx is installed.
 _OPSET, _IR_VERSION = 17, 8
 
@@ -116,7 +117,33 @@ def build_lite(
     Raises:
         WeightsError: A tensor is missing or has another shape than the variant needs.
     """
-    graph = _Graph(weights, variant.input_px)
+    graph = _Graph(weights, variant.input_px, fold=True)
+    pooled = _add_backbone(graph, variant)
+    _add_latent(graph, pooled, latent_weight, latent_bias)
+    return graph.model(variant.input_px, {FEATURE: DIMS, LATENT: len(latent_bias)})
+
+
+def build_backbone(variant: Variant, weights: Weights, *, input_px: int) -> onnx.ModelProto:
+    """Build the graph `input` (N, 3, H, W) -> `feature` (N, 1280) as training needs it.
+
+    Args:
+        variant: A value of `VARIANTS`.
+        weights: Tensors by the names that EfficientNet's PyTorch port gives them.
+        input_px: H and W; the weights fit any.
+
+    Returns:
+        The model, every BatchNorm a node of its own, N free.
+
+    Raises:
+        WeightsError: A tensor is missing or has another shape than the variant needs.
+    """
+    graph = _Graph(weights, input_px, fold=False)
+    _add_backbone(graph, variant)
+    return graph.model(input_px, {FEATURE: DIMS})
+
+
+def _add_backbone(graph: "_Graph", variant: Variant) -> str:
+    """Add everything up to the features; returns the pooled values before they are flattened."""
     last = graph.convolution(INPUT, "_conv_stem", "_bn0", (_STEM, 3, 3, 3), stride=2)
     stages = blocks(variant)
     for index, block in enumerate(stages):
@@ -124,8 +151,7 @@ def build_lite(
     last = graph.convolution(last, "_conv_head", "_bn1", (DIMS, stages[-1].channels_out, 1, 1))
     pooled = graph.node("GlobalAveragePool", [last])
     graph.node("Flatten", [pooled], output=FEATURE)
-    _add_latent(graph, pooled, latent_weight, latent_bias)
-    return graph.model(variant.input_px, len(latent_bias))
+    return pooled
 
 
 def _add_block(graph: "_Graph", source: str, name: str, block: Block) -> str:
@@ -171,9 +197,10 @@ def _add_latent(
 class _Graph:
     """Nodes and constants under construction, and the side of the feature map so far."""
 
-    def __init__(self, weights: Weights, input_px: int) -> None:
+    def __init__(self, weights: Weights, input_px: int, *, fold: bool) -> None:
         self._weights = weights
         self._side_px = input_px
+        self._fold = fold
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._clip = [
@@ -201,22 +228,38 @@ class _Graph:
         groups: int = 1,
         activation: bool = True,
     ) -> str:
-        """Add a convolution with BatchNorm folded into it, and ReLU6 unless told not to."""
+        """Add a convolution and its BatchNorm, and ReLU6 unless told not to."""
+        attributes = {
+            "kernel_shape": list(shape[2:]),
+            "strides": [stride, stride],
+            "pads": self._pads(shape[2], stride),
+            "group": groups,
+        }
+        add = self._add_folded if self._fold else self._add_separate
+        last = add(source, name, norm, shape, attributes)
+        return self.node("Clip", [last, *self._clip]) if activation else last
+
+    def _add_folded(
+        self, source: str, name: str, norm: str, shape: tuple[int, ...], attributes: dict[str, Any]
+    ) -> str:
         weight, bias = self._folded(name, norm, shape)
         inputs = [
             source,
             self.constant(f"{name}.weight", weight),
             self.constant(f"{name}.bias", bias),
         ]
-        last = self.node(
-            "Conv",
-            inputs,
-            kernel_shape=list(shape[2:]),
-            strides=[stride, stride],
-            pads=self._pads(shape[2], stride),
-            group=groups,
-        )
-        return self.node("Clip", [last, *self._clip]) if activation else last
+        return self.node("Conv", inputs, **attributes)
+
+    def _add_separate(
+        self, source: str, name: str, norm: str, shape: tuple[int, ...], attributes: dict[str, Any]
+    ) -> str:
+        weight = self._tensor(f"{name}.weight", shape).astype(np.float32)
+        last = self.node("Conv", [source, self.constant(f"{name}.weight", weight)], **attributes)
+        parts = [
+            self.constant(f"{name}{norm}.{part}", value.astype(np.float32))
+            for part, value in zip(_NORM_PARTS, self._norm(norm, shape), strict=True)
+        ]
+        return self.node("BatchNormalization", [last, *parts], epsilon=_BATCH_NORM_EPSILON)
 
     def _pads(self, kernel: int, stride: int) -> list[int]:
         """TensorFlow's "same": what cannot be halved goes to the bottom and the right."""
@@ -225,14 +268,14 @@ class _Graph:
         self._side_px = out_px
         return [total // 2, total // 2, total - total // 2, total - total // 2]
 
+    def _norm(self, norm: str, shape: tuple[int, ...]) -> list[NDArray[np.float64]]:
+        return [self._tensor(f"{norm}.{part}", shape[:1]) for part in _NORM_PARTS]
+
     def _folded(
-        self, name: str, norm: str, shape: tuple[int, int, int, int]
+        self, name: str, norm: str, shape: tuple[int, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         weight = self._tensor(f"{name}.weight", shape)
-        gamma, beta, mean, variance = (
-            self._tensor(f"{norm}.{part}", shape[:1])
-            for part in ("weight", "bias", "running_mean", "running_var")
-        )
+        gamma, beta, mean, variance = self._norm(norm, shape)
         scale = gamma / np.sqrt(variance + _BATCH_NORM_EPSILON)
         folded = weight * scale[:, None, None, None]
         return folded.astype(np.float32), (beta - mean * scale).astype(np.float32)
@@ -245,16 +288,17 @@ class _Graph:
             raise WeightsError(f"expected {name} to have shape {shape}, got {value.shape}")
         return value.astype(np.float64)
 
-    def model(self, input_px: int, bits: int) -> onnx.ModelProto:
+    def model(self, input_px: int, outputs: Mapping[str, int]) -> onnx.ModelProto:
+        """Finish the graph; `outputs` are names and how many values each has for an image."""
         images = helper.make_tensor_value_info(
             INPUT, TensorProto.FLOAT, ["N", 3, input_px, input_px]
         )
-        outputs = [
-            helper.make_tensor_value_info(FEATURE, TensorProto.FLOAT, ["N", DIMS]),
-            helper.make_tensor_value_info(LATENT, TensorProto.FLOAT, ["N", bits]),
+        found = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
+            for name, size in outputs.items()
         ]
         graph = helper.make_graph(
-            self._nodes, "efficientnet-lite", [images], outputs, self._constants
+            self._nodes, "efficientnet-lite", [images], found, self._constants
         )
         return helper.make_model(
             graph,

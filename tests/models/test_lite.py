@@ -11,7 +11,7 @@ from models.catalogue import WEIGHTS
 from models.engine import Engine
 from models.errors import WeightsError
 from models.images import upright_rgb
-from models.lite import DIMS, VARIANTS, Block, Variant, blocks, build_lite
+from models.lite import DIMS, VARIANTS, Block, Variant, blocks, build_backbone, build_lite
 
 PHOTOS = Path(__file__).parents[2] / "ops" / "demo" / "photos"
 Tensors = dict[str, NDArray[np.float32]]
@@ -177,3 +177,18 @@ def test_the_real_network_knows_what_is_in_a_photo(lite_engine: Engine) -> None:
     best = (features @ weights["_fc.weight"].T + weights["_fc.bias"]).argmax(1)
     # A network padded or normalised wrongly still gets some right.
     assert (best == list(classes.values())).sum() >= 9, best
+
+
+def test_the_backbone_for_training_gives_the_features_of_the_folded_network() -> None:
+    variant = Variant(width=1.0, depth=1.0, input_px=32)
+    weights = random_weights(variant)
+    image = np.random.default_rng(4).normal(0, 1, (2, 3, 32, 32)).astype(np.float32)
+    folded = build_lite(variant, weights, np.zeros((8, DIMS)), np.zeros(8))
+    separate = build_backbone(variant, weights, input_px=32)
+    norms = [node.op_type for node in separate.graph.node].count("BatchNormalization")
+    assert norms == 49
+    found, expected = (
+        onnxruntime.InferenceSession(model.SerializeToString()).run(["feature"], {"input": image})
+        for model in (separate, folded)
+    )
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-3, atol=1e-4)
