@@ -111,13 +111,20 @@ def bundle(settings: Settings) -> Finding:
     """Make the bundle ready, and see whether its network gives finite numbers."""
     found = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
     side = found.preprocess.input_px
-    with open_engine(found, threads=settings.engine_threads) as engine:
+    with open_engine(
+        found,
+        engine=settings.engine,
+        threads=settings.engine_threads,
+        device=settings.engine_device,
+    ) as engine:
         pixels = np.zeros((1, side, side, 3), np.uint8)
         engine.embed(pixels)  # the first run allocates
         begin = time.perf_counter()
         engine.embed(pixels)
     took_ms = (time.perf_counter() - begin) * 1000
-    return Finding("bundle", State.OK, f"{found.id}, {took_ms:.0f} ms an image")
+    return Finding(
+        "bundle", State.OK, f"{found.id}, {took_ms:.0f} ms an image by {settings.engine}"
+    )
 
 
 def store(settings: Settings) -> Finding:

@@ -62,8 +62,7 @@ class Resources:
     @property
     def engine(self) -> Engine:
         """The network, ready to run."""
-        threads = self.settings.engine_threads
-        return self._once("engine", lambda: open_engine(self.bundle, threads=threads))
+        return self._once("engine", self._open_engine)
 
     def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
         """Run the network, see :meth:`models.engine.Engine.embed`.
@@ -148,6 +147,14 @@ class Resources:
             raise Unavailable(
                 f"The model bundle cannot be used: {error}", code="bundle"
             ) from error
+
+    def _open_engine(self) -> Engine:
+        return open_engine(
+            self.bundle,
+            engine=self.settings.engine,
+            threads=self.settings.engine_threads,
+            device=self.settings.engine_device,
+        )
 
     def _start_decoders(self) -> Decoders:
         return Decoders(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from models.engines import DEVICES, ENGINES
 from workers.errors import SettingsError
 
 PREFIX = "LOOKALIKE_"
@@ -93,6 +94,15 @@ def _header(text: str) -> str:
     return text
 
 
+def _one_of(words: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
 def _setting(default: Any, parse: Callable[[str], Any], help_text: str) -> Any:
     metadata = {"parse": parse, "help": help_text}
     if callable(default):
@@ -132,6 +142,16 @@ class Settings:
     )
     bundle: str = _setting(
         "lite0-128", str, "Model bundle: a default one by name, or the path of a bundle directory."
+    )
+    engine: str = _setting(
+        ENGINES[0],
+        _one_of(ENGINES),
+        "What runs the network: `onnx`, or `caffe` where `make caffe` was run.",
+    )
+    engine_device: str = _setting(
+        DEVICES[0],
+        _one_of(DEVICES),
+        "Where it runs: `cpu`, or `gpu` with a Caffe that was built for one.",
     )
     shards: int = _setting(1, _positive, "LMDB environments that the images are spread over.")
     engine_threads: int = _setting(
