@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ class Column:
 
     @property
     def rows(self) -> int:
-        """How many whole rows the file holds."""
-        size = os.fstat(self._file.fileno()).st_size
-        return max(0, size - len(self._header(0))) // (self._width * _DTYPE.itemsize)
+        """How many whole rows the file holds; columns without width hold any number."""
+        size = os.fstat(self._file.fileno()).st_size - len(self._header(0))
+        return max(0, size) // (self._width * _DTYPE.itemsize) if self._width else sys.maxsize
 
     def cut(self, rows: int) -> None:
         """Go on after so many rows; what follows them is dropped."""

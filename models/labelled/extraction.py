@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,14 @@ from models.engine import Engine
 from models.errors import ImageError
 from models.images import upright_rgb
 from models.labelled.corpus import Corpus
-from models.labelled.errors import CorpusError
 from models.labelled.kept import Kept, Writer
 from models.labelled.pictures import MAX_PIXELS, no_warnings, read_picture
+from models.labelled.skipped import Skipped, nothing_readable
 from models.labelled.views import View, unchanged
 
+__all__ = ["Extracted", "Skipped", "extract"]
+
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image that could not be read, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -90,16 +84,15 @@ def extract(
 def _extracted(corpus: Corpus, kept: Kept) -> Extracted:
     skipped = tuple(Skipped(corpus.paths[row], why) for row, why in kept.skipped.items())
     if len(kept.features) == 0:
-        raise CorpusError(
-            f"no image of {corpus.root} can be read; the first: {skipped[0].path}: "
-            f"{skipped[0].reason}"
-        )
+        raise nothing_readable(corpus.root, skipped)
     readable = [row for row in range(len(corpus)) if row not in kept.skipped]
     return Extracted(corpus.take(readable), kept.features, kept.latent, skipped)
 
 
 def _key(corpus: Corpus, engine: Engine, view: View, seed: int, max_pixels: int) -> str:
-    how = f"{type(engine).__name__} {engine.bundle.id} {view.__qualname__} {seed} {max_pixels}"
+    # What the features depend on: neither the bundle's name nor its centres.
+    network = replace(engine.bundle, name="", centres=None).id
+    how = f"{type(engine).__name__} {network} {view.__qualname__} {seed} {max_pixels}"
     digest = hashlib.sha256(how.encode())
     for path in corpus.paths:
         digest.update(f"\n{path.absolute()} {_stamp(path)}".encode(errors="surrogateescape"))

@@ -4,11 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
 from models.errors import ImageError
 from models.labelled.corpus import read_corpus, read_photos
 from models.labelled.errors import CorpusError
 from models.labelled.pictures import read_picture
+from models.labelled.readable import readable
+from models.labelled.skipped import Skipped
+from models.labelled.split import hold_out
 
 
 def write_images(folder: Path, names: list[str]) -> Path:
@@ -149,3 +153,31 @@ def test_a_picture_that_cannot_be_read_says_why(tmp_path: Path, name: str, messa
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match=message):
         read_picture(tmp_path / name, max_pixels=1_000_000)
+
+
+def test_holding_out_takes_a_share_of_every_class_and_no_more_than_wanted() -> None:
+    labels = np.repeat([0, 1, 2, 3], [100, 50, 3, 1])
+    rows, held = hold_out(labels, share=0.1, most=1000, seed=0)
+    assert np.array_equal(np.sort([*rows, *held]), np.arange(len(labels)))
+    assert np.bincount(labels[held], minlength=4).tolist() == [10, 5, 1, 0]
+    _, fewer = hold_out(labels, share=0.5, most=20, seed=0)
+    assert len(fewer) == pytest.approx(20, abs=2)
+    _, same = hold_out(labels, share=0.1, most=1000, seed=0)
+    assert np.array_equal(held, same)
+    with pytest.raises(CorpusError, match="no class has two images"):
+        hold_out(np.array([0, 1]), share=0.5, most=9, seed=0)
+
+
+def test_images_are_checked_before_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)
+    corpus = read_corpus(write_images(tmp_path, ["a/1.jpg", "b/1.jpg", "b/2.jpg"]))
+    corpus.paths[1].write_text("no image")
+    left, skipped = readable(corpus, min_side_px=8)
+    assert left.paths == (corpus.paths[0], corpus.paths[2])
+    assert skipped == (
+        Skipped(corpus.paths[1], "not a picture of a known format; delete or replace it"),
+    )
+    with pytest.raises(CorpusError, match=r"no image of .* can be read; the first: .*1.jpg: not"):
+        readable(corpus.take([1, 1]), min_side_px=8)

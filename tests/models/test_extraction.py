@@ -15,7 +15,8 @@ from models.engines import open_engine
 from models.labelled import columns, extraction, kept
 from models.labelled.corpus import Corpus, read_corpus
 from models.labelled.errors import CacheError, CorpusError
-from models.labelled.extraction import Extracted, Skipped, extract
+from models.labelled.extraction import Extracted, extract
+from models.labelled.skipped import Skipped
 from models.labelled.views import cropped, distorted, half_size, quality_40, unchanged
 
 
