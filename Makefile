@@ -8,13 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP := pip install -qq --no-input --disable-pip-version-check
-EXTRAS := dev,postgresql
+EXTRAS := dev,postgresql,evaluate
 
 IMAGES ?= ops/demo/photos
 SERVE ?= 1
 ARGS ?=
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo caffe test lint format lock clean
 
 help: ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ setup: $(STAMP) ## Make .venv and install lookalike with all it needs
 
 demo: $(STAMP) ## Ingest photos, search, write a contact sheet, serve (IMAGES=DIR, SERVE=0)
 	@$(BIN)/lookalike demo --images "$(IMAGES)" $(if $(filter 0,$(SERVE)),--no-serve)
+
+caffe: $(STAMP) ## Build pycaffe, once for this machine, and install it into .venv
+	@$(BIN)/python -m ops.caffe
 
 test: $(STAMP) ## Install what the tests need, where allowed, and run them (ARGS='-k name')
 	@ops/install_test_deps.sh
@@ -42,7 +45,7 @@ lock: python ## Rewrite constraints.txt with the newest versions that pyproject.
 	@rm -rf build/lock
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/$(PIP) --upgrade setuptools
-	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS)]'
+	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),caffe]'
 	@{ echo "# What the tests ran with. Written by \`make lock\`; used by \`make setup\`."; \
 	   build/lock/bin/pip freeze --all --exclude pip --exclude-editable; } > constraints.txt
 	@rm -rf build/lock

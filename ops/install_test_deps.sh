@@ -2,32 +2,9 @@
 # Installs the servers that the tests start (RabbitMQ, PostgreSQL) and Chromium from Debian's
 # packages, if they are missing and we may. No service is started or enabled.
 set -euo pipefail
+source "$(dirname "$0")/debian.sh"
 
 policy=/usr/sbin/policy-rc.d
-sudo=()
-packages=()
-skipped=()
-
-# need PATTERN PACKAGE TESTS: note the package if no file matches the pattern
-need() {
-    if ! compgen -G "$1" > /dev/null; then
-        packages+=("$2")
-        skipped+=("$3")
-    fi
-}
-
-may_install() {
-    command -v apt-get > /dev/null || return 1
-    [ "$(id -u)" -eq 0 ] && return
-    sudo=(sudo -n)
-    command -v sudo > /dev/null && "${sudo[@]}" true 2> /dev/null
-}
-
-say_what_is_missing() {
-    echo "Missing and not installed: ${packages[*]}." >&2
-    printf '  %s\n' "${skipped[@]/%/ will be skipped, or fail where CI=true.}" >&2
-    echo "To run them: apt-get install --no-install-recommends ${packages[*]}" >&2
-}
 
 # A package's scripts ask policy-rc.d whether they may start their service: 101 says no.
 forbid_services() {
@@ -44,17 +21,13 @@ restore_policy() {
     "${sudo[@]}" rm -rf "$saved"
 }
 
-quietly() {
-    if ! "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive "$@" > "$log" 2>&1 < /dev/null; then
-        cat "$log" >&2
-        echo "Failed: $*" >&2
-        return 1
-    fi
+need_for_tests() {
+    need "$1" "$2" "$3 will be skipped, or fail where CI=true."
 }
 
-need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server "tests on a real RabbitMQ"
-need '/usr/lib/postgresql/*/bin/postgres' postgresql "tests on a real PostgreSQL"
-need /usr/bin/chromium chromium "tests in a real browser"
+need_for_tests /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server "tests on a real RabbitMQ"
+need_for_tests '/usr/lib/postgresql/*/bin/postgres' postgresql "tests on a real PostgreSQL"
+need_for_tests /usr/bin/chromium chromium "tests in a real browser"
 [ "${#packages[@]}" -eq 0 ] && exit
 
 if ! may_install; then
@@ -62,15 +35,12 @@ if ! may_install; then
     exit
 fi
 
-log=$(mktemp)
 echo "Installing for the tests: ${packages[*]}"
 forbid_services
-quietly apt-get update
-quietly apt-get install -y --no-install-recommends "${packages[@]}"
+install_packages
 if command -v systemctl > /dev/null; then
     for package in "${packages[@]}"; do
         # Not at the next boot either.
         "${sudo[@]}" systemctl disable --quiet "$package" > /dev/null 2>&1 || true
     done
 fi
-rm -f "$log"
