@@ -3,7 +3,6 @@
 import hashlib
 import importlib.resources
 import io
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ from numpy.typing import NDArray
 
 from models import lite
 from models.bundle import Bundle, load_bundle
-from models.bundle_writer import write_bundle
+from models.caffe.from_onnx import CAFFE_FORM_VERSION
 from models.errors import BundleError, WeightsError
+from models.network_bundle import write_network_bundle
 from models.preprocess import Preprocess
 from models.torch_file import read_torch_file
+from models.whole import whole_directory
 
 
 @dataclass(frozen=True)
@@ -110,24 +111,15 @@ def _latent_file(name: str) -> bytes:
 
 def _recipe(name: str, latent: bytes) -> str:
     """Digest of all that an assembled bundle depends on: a new release assembles anew."""
-    parts = f"{lite.GRAPH_VERSION} {WEIGHTS[_BACKBONES[name]].sha256}".encode()
+    versions = f"{lite.GRAPH_VERSION} {CAFFE_FORM_VERSION}"
+    parts = f"{versions} {WEIGHTS[_BACKBONES[name]].sha256}".encode()
     return hashlib.sha256(parts + latent).hexdigest()[:12]
 
 
 def _assemble(name: str, latent: bytes, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as scratch:
-            made = Path(scratch) / "bundle"
-            made.mkdir()
-            _write_default(name, latent, made)
-            made.rename(target)
-    except OSError as error:
-        # Another process may have been faster; its bundle is the same, byte for byte.
-        if not target.exists():
-            raise BundleError(
-                f"cannot write {target}: {error.strerror}; choose another cache directory"
-            ) from error
+    # Another process may be faster; its bundle is the same, byte for byte.
+    with whole_directory(target, remedy="choose another cache directory") as made:
+        _write_default(name, latent, made)
 
 
 def _write_default(name: str, latent: bytes, path: Path) -> None:
@@ -160,20 +152,14 @@ def write_lite_bundle(
         WeightsError: The backbone's weights are missing, or the latent layer does not fit them.
     """
     variant, weights = lite.VARIANTS[backbone], WEIGHTS[backbone]
-    network = lite.build_lite(variant, weights.read(), weight, bias).SerializeToString()
-    bundle = Bundle(
-        path=path,
+    write_network_bundle(
+        path,
+        lite.build_lite(variant, weights.read(), weight, bias),
         name=name,
         licence=weights.licence,
-        bits=len(bias),
-        dims=lite.DIMS,
-        metric="cosine",
         preprocess=preprocess(variant),
-        input_name=lite.INPUT,
-        feature_name=lite.FEATURE,
-        latent_name=lite.LATENT,
-        code_threshold=0.5,
-        sha256=hashlib.sha256(network).hexdigest(),
+        metric="cosine",
+        feature=lite.FEATURE,
+        latent=lite.LATENT,
         centres=centres,
     )
-    write_bundle(bundle, network)

@@ -19,6 +19,9 @@ from models.caffe.windows import Cut, Window, convolution_cut, pooling_cut
 from models.caffe.write import NetWriter
 from models.errors import NetworkError
 
+CAFFE_FORM_VERSION = 1
+"""Raised whenever this module would write other files from the same network."""
+
 _BATCH = 10
 _COMMENT = "Written from an ONNX network by lookalike; layers of stock Caffe 1.0."
 
@@ -89,6 +92,8 @@ class _Translation:
         if len(inputs) != 1:
             raise NetworkError(f"expected a network with one input, found {len(inputs)}")
         source = inputs[0].name
+        if not all(self._shapes[source][1:]):
+            raise NetworkError(f"the input {source!r} has no fixed size")
         self._net.input(self._name(source), (_BATCH, *self._shapes[source][1:]))
         for node in self._graph.node:
             self._translate(_Node.of(node))
@@ -130,6 +135,8 @@ class _Translation:
 
     def _layer(self, node: _Node, kind: str, *bottoms: str) -> Any:
         """Add a layer that makes the node's first output of some values."""
+        if constants := [bottom for bottom in bottoms if bottom not in self._blobs]:
+            raise _unsupported(node, f"computes with {constants[0]!r}, which is a constant")
         sources = [self._blobs[bottom] for bottom in bottoms]
         return self._net.layer(self._name(node.output), kind, sources)
 
@@ -143,14 +150,15 @@ class _Translation:
         self._blobs[node.output] = self._blobs[node.inputs[0]]
 
     def _add(self, node: _Node) -> None:
-        if any(name in self._constants for name in node.inputs):
-            raise _unsupported(node, "adds a constant; fold it into the layer before")
+        shapes = {self._shapes.get(name, ())[1:] for name in node.inputs}
+        if len(shapes) != 1 or not all(*shapes):
+            raise _unsupported(node, "adds what is a constant or not of the same fixed shape")
         self._layer(node, "Eltwise", *node.inputs)
 
     def _clip(self, node: _Node) -> None:
         low, high = self._bounds(node)
         if low != 0:
-            raise _unsupported(node, f"cuts below {low}, and only 0 can be written")
+            raise _unsupported(node, f"cuts below {low:g}, and only 0 can be written")
         if not np.isfinite(high):
             self._layer(node, "ReLU", node.inputs[0])
             return
@@ -166,6 +174,8 @@ class _Translation:
     def _bounds(self, node: _Node) -> tuple[float, float]:
         """Read the limits, which are inputs since opset 11 and were attributes before."""
         given = [*node.inputs[1:], "", ""][:2]
+        if any(name and name not in self._constants for name in given):
+            raise _unsupported(node, "computes its limits, which have to be constants")
         low, high = (
             float(self._constants[name]) if name else float(node.get(key, missing))
             for name, key, missing in zip(given, ("min", "max"), (-np.inf, np.inf), strict=True)

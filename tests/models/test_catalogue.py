@@ -10,6 +10,8 @@ import pytest
 
 from models import catalogue
 from models.bundle import Bundle
+from models.caffe.prototxt import read_prototxt
+from models.caffe.weights import read_caffemodel
 from models.catalogue import DEFAULT_BUNDLES, WEIGHTS, ensure_bundle
 from models.errors import BundleError, WeightsError
 
@@ -29,6 +31,18 @@ def test_the_default_bundles_are_what_their_names_say(lite_bundle: Bundle, tmp_p
     assert lite_bundle.centres is not None
     assert lite_bundle.centres.shape == (2048, 16)
     assert len(np.unique(lite_bundle.centres, axis=0)) == 2048
+
+
+def test_the_default_bundles_come_in_both_forms(lite_bundle: Bundle) -> None:
+    assert lite_bundle.source == "onnx"
+    assert lite_bundle.caffe is not None
+    net = read_prototxt(lite_bundle.caffe.prototxt)
+    assert net.inputs == {lite_bundle.caffe.input_name: (10, 3, 224, 224)}
+    made = {top for layer in net.layers for top in layer.tops}
+    assert {lite_bundle.caffe.feature_name, lite_bundle.caffe.latent_name} < made
+    assert set(read_caffemodel(lite_bundle.caffe.weights)) == {
+        layer.name for layer in net.layers if layer.type == "Convolution"
+    }
 
 
 def test_a_bundle_is_assembled_once(tmp_path: Path) -> None:

@@ -269,9 +269,11 @@ def test_the_layers_of_a_whole_network_follow_one_another(folder: Path) -> None:
     ("node", "message"),
     [
         (helper.make_node("HardSwish", ["x"], ["y"], name="odd"), r"'odd' \(HardSwish\) has no"),
-        (helper.make_node("Add", ["x", "c"], ["y"]), "adds a constant"),
+        (helper.make_node("Add", ["x", "c"], ["y"]), "adds what is a constant"),
         (helper.make_node("Conv", ["x", "x"], ["y"]), "has to be a constant"),
-        (helper.make_node("Clip", ["x", "c"], ["y"]), r"cuts below 1\.0"),
+        (helper.make_node("Clip", ["x", "c"], ["y"]), "cuts below 1"),
+        (helper.make_node("Clip", ["x", "x"], ["y"]), "computes its limits"),
+        (helper.make_node("Relu", ["c"], ["y"]), "computes with 'c', which is a constant"),
         (helper.make_node("Flatten", ["x"], ["y"], axis=2), "more or less than each image"),
     ],
 )
