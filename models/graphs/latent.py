@@ -62,13 +62,18 @@ def with_latent(
     constants: dict[str, NDArray[Any]] = {
         "latent.weight": weight[:, :, None, None].astype(np.float32),
         "latent.bias": bias.astype(np.float32),
-        "latent.axes": np.array([2, 3], np.int64),
     }
+    nodes = []
+    point = _before_flattening(model)
+    if point is None:
+        point = "latent.point"
+        constants["latent.axes"] = np.array([2, 3], np.int64)
+        nodes.append(helper.make_node("Unsqueeze", [feature.name, "latent.axes"], [point]))
     # A 1x1 convolution and not a matrix product over the batch: it is computed image by image,
     # so no bit can depend on the company that an image is in.
-    nodes = [
-        helper.make_node("Unsqueeze", [feature.name, "latent.axes"], ["latent.point"]),
-        helper.make_node("Conv", ["latent.point", "latent.weight", "latent.bias"], ["latent.raw"]),
+    inputs = [point, "latent.weight", "latent.bias"]
+    nodes += [
+        helper.make_node("Conv", inputs, ["latent.raw"], kernel_shape=[1, 1]),
         helper.make_node("Flatten", ["latent.raw"], ["latent.flat"]),
         helper.make_node("Sigmoid", ["latent.flat"], [LATENT]),
     ]
@@ -83,6 +88,21 @@ def with_latent(
         ],
     )
     return _like(model, graph)
+
+
+def _before_flattening(model: onnx.ModelProto) -> str | None:
+    """Return the map of (N, D, 1, 1) that the feature is a flat form of, if it is one."""
+    feature = model.graph.output[0].name
+    flat = [node for node in model.graph.node if feature in node.output]
+    if not flat or flat[0].op_type != "Flatten":
+        return None
+    shapes = {
+        info.name: info.type.tensor_type.shape.dim
+        for info in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    source: str = flat[0].input[0]
+    sides = [dim.dim_value for dim in shapes.get(source, ())][2:]
+    return source if sides == [1, 1] else None
 
 
 def _like(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:

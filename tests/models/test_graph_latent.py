@@ -69,3 +69,20 @@ def test_outputs_and_sizes_that_do_not_fit_are_named(network: onnx.ModelProto) -
         with_latent(
             features_of(network, "feature"), np.ones((4, 5), np.float32), np.zeros(4, np.float32)
         )
+
+
+def test_features_that_were_never_a_map_get_a_layer_too() -> None:
+    nodes = [onnx.helper.make_node("Relu", ["input"], ["feature"])]
+    float_ = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes,
+        "flat",
+        [onnx.helper.make_tensor_value_info("input", float_, ["N", 6])],
+        [onnx.helper.make_tensor_value_info("feature", float_, ["N", 6])],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    flat = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    weight = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    rows = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
+    found = run(with_latent(flat, weight, np.zeros(4, np.float32)), rows)
+    assert found[LATENT] == pytest.approx(1 / (1 + np.exp(-found["feature"] @ weight.T)), abs=1e-5)
