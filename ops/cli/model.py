@@ -17,6 +17,7 @@ from models.engine import Engine
 from models.engines import open_engine
 from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
+from ops.cli.model_parity import parity
 from ops.cli.options import Group, settings_options
 from workers.decode import Decoded, Limits, decode, read_file
 from workers.errors import Failed, WorkerError
@@ -31,6 +32,9 @@ _LIMITS = ("cache_dir", "bundle")
 @click.group(cls=Group)
 def model() -> None:
     """Model bundles, and what they say of images."""
+
+
+model.add_command(parity)
 
 
 @model.command("list")
@@ -75,7 +79,12 @@ def extract(
     """
     bundle = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
     done: list[_Extracted] = []
-    with open_engine(bundle, threads=settings.engine_threads) as engine:
+    with open_engine(
+        bundle,
+        engine=settings.engine,
+        threads=settings.engine_threads,
+        device=settings.engine_device,
+    ) as engine:
         for first in range(0, len(images), _BATCH):
             pairs = _decoded(images[first : first + _BATCH], bundle, settings, console)
             for one in _embedded(pairs, engine):
