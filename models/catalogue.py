@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import lite
-from models.bundle import Bundle, load_bundle
+from models.bundle import DESCRIPTION, Bundle, load_bundle
 from models.caffe.from_onnx import CAFFE_FORM_VERSION
 from models.errors import BundleError, WeightsError
 from models.network_bundle import write_network_bundle
@@ -72,37 +72,67 @@ def preprocess(variant: lite.Variant) -> Preprocess:
     )
 
 
-def ensure_bundle(name_or_path: str, *, cache_dir: Path) -> Bundle:
+def ensure_bundle(
+    name_or_path: str,
+    *,
+    cache_dir: Path,
+    bundles_dir: Path | None = None,
+    needs_code: bool = True,
+) -> Bundle:
     """Load a bundle, assembling a default one if this machine has not done so yet.
 
-    Several processes may ask for the same bundle at once: each gets a whole one.
+    Caffe files that are alone in their bundle are converted likewise. Several processes may ask
+    for the same bundle at once: each gets a whole one.
 
     Args:
-        name_or_path: One of `DEFAULT_BUNDLES`, or the directory of any bundle.
-        cache_dir: Where assembled bundles are kept; made if it does not exist.
+        name_or_path: One of `DEFAULT_BUNDLES`, the name of one in `bundles_dir`, or the
+            directory of any bundle.
+        cache_dir: Where assembled and converted bundles are kept; made if it does not exist.
+        bundles_dir: Where bundles are found by name.
+        needs_code: Refuse a bundle that has no code layer yet.
 
     Raises:
-        BundleError: There is no such bundle, it is damaged, or the cache cannot be written.
-        WeightsError: The package with the backbone's weights is missing or altered.
+        BundleError: There is no such bundle, it is damaged, it has no code layer, or the cache
+            cannot be written.
+        NetworkError: Its Caffe files have a layer that cannot be converted.
+        WeightsError: The package with the backbone's weights is missing or altered, or a
+            caffemodel does not fit its prototxt.
     """
-    if name_or_path not in DEFAULT_BUNDLES:
-        return _load_directory(name_or_path)
-    latent = _latent_file(name_or_path)
-    target = cache_dir / f"{name_or_path}-{_recipe(name_or_path, latent)}"
+    if name_or_path in DEFAULT_BUNDLES:
+        return _default(name_or_path, cache_dir)
+    bundle = load_bundle(_directory(name_or_path, bundles_dir))
+    if needs_code and not bundle.bits:
+        raise BundleError(
+            f"bundle {bundle.name} has no code layer yet; learn one on labelled images with: "
+            f"lookalike train --base {name_or_path} --data DIR --bits 128 --out DIR"
+        )
+    return bundle
+
+
+def named_bundles(bundles_dir: Path) -> list[str]:
+    """List the bundles that can be found by name in a directory."""
+    return sorted(path.parent.name for path in bundles_dir.glob(f"[!.]*/{DESCRIPTION}"))
+
+
+def _default(name: str, cache_dir: Path) -> Bundle:
+    latent = _latent_file(name)
+    target = cache_dir / f"{name}-{_recipe(name, latent)}"
     if not target.exists():
-        _assemble(name_or_path, latent, target)
+        _assemble(name, latent, target)
     try:
         return load_bundle(target)
     except BundleError as error:
         raise BundleError(f"{error} (delete {target} and it is assembled anew)") from error
 
 
-def _load_directory(path: str) -> Bundle:
-    if not Path(path).is_dir():
-        raise BundleError(
-            f"there is no bundle {path!r}: expected {', '.join(DEFAULT_BUNDLES)} or a directory"
-        )
-    return load_bundle(Path(path))
+def _directory(name: str, bundles_dir: Path | None) -> Path:
+    named = named_bundles(bundles_dir) if bundles_dir else []
+    if bundles_dir is not None and name in named:
+        return bundles_dir / name
+    if not Path(name).is_dir():
+        expected = ", ".join((*DEFAULT_BUNDLES, *named))
+        raise BundleError(f"there is no bundle {name!r}: expected {expected} or a directory")
+    return Path(name)
 
 
 def _latent_file(name: str) -> bytes:

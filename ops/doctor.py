@@ -18,12 +18,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import numpy as np
 from kombu.exceptions import OperationalError
 
-from models.catalogue import ensure_bundle
 from models.engines import open_engine
 from models.errors import ModelError
 from ops.lock import make_data_dir, server_of
 from ops.reachability import broker_problem, consumers, shown_address
 from store import Shard, StoreError
+from workers.bundles import find_bundle
 from workers.errors import WorkerError
 from workers.ledger import Ledger
 from workers.settings import Settings
@@ -109,7 +109,7 @@ def fsync(settings: Settings) -> Finding:
 
 def bundle(settings: Settings) -> Finding:
     """Make the bundle ready, and see whether its network gives finite numbers."""
-    found = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    found = find_bundle(settings)
     side = found.preprocess.input_px
     with open_engine(
         found,
@@ -133,7 +133,7 @@ def store(settings: Settings) -> Finding:
     paths = sorted(root.glob("*-of-*"))
     if not paths:
         return Finding("store", State.OK, "no images yet")
-    in_use = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    in_use = find_bundle(settings)
     used = in_use.id
     Shards(root, in_use, count=settings.shards)  # refuses another number, and opens nothing yet
     counts = []

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.catalogue import ensure_bundle
 from models.engine import Embedding, Engine
 from models.engines import open_engine
 from models.errors import ModelError
+from workers.bundles import find_bundle
 from workers.decoders import Decoders
 from workers.errors import Unavailable
 from workers.fetch import Fetcher
@@ -142,7 +142,7 @@ class Resources:
 
     def _ensure_bundle(self) -> Bundle:
         try:
-            return ensure_bundle(self.settings.bundle, cache_dir=self.settings.cache_dir)
+            return find_bundle(self.settings)
         except ModelError as error:
             raise Unavailable(
                 f"The model bundle cannot be used: {error}", code="bundle"

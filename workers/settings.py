@@ -114,6 +114,10 @@ def _data_dir() -> Path:
     return platformdirs.user_data_path("lookalike")
 
 
+def _bundles_dir() -> Path:
+    return platformdirs.user_data_path("lookalike") / "bundles"
+
+
 def _cache_dir() -> Path:
     return platformdirs.user_cache_path("lookalike")
 
@@ -125,8 +129,11 @@ class Settings:
     data_dir: Path = _setting(
         _data_dir, _path, "Where the collection lives: shards, thumbnails, ledger, uploads."
     )
+    bundles_dir: Path = _setting(
+        _bundles_dir, _path, "Where imported and trained model bundles are found by name."
+    )
     cache_dir: Path = _setting(
-        _cache_dir, _path, "What can be made again: assembled model bundles."
+        _cache_dir, _path, "What can be made again: assembled and converted model bundles."
     )
     broker_url: str = _setting(
         EMBEDDED_BROKER,
@@ -141,7 +148,9 @@ class Settings:
         "Empty means SQLite inside `data_dir`.",
     )
     bundle: str = _setting(
-        "lite0-128", str, "Model bundle: a default one by name, or the path of a bundle directory."
+        "lite0-128",
+        str,
+        "Model bundle: a default one or one in `bundles_dir` by name, or the path of a directory.",
     )
     engine: str = _setting(
         ENGINES[0],
@@ -328,6 +337,7 @@ class Setting:
 def _shown_default(entry: Field[Any]) -> str:
     described = {
         "data_dir": "`lookalike` in the XDG data folder",
+        "bundles_dir": "`lookalike/bundles` in the XDG data folder",
         "cache_dir": "`lookalike` in the XDG cache folder",
         "engine_threads": "number of cores",
         "decoders": "number of cores",

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.bundle import Bundle
-from models.catalogue import ensure_bundle
 from models.engine import Engine
 from models.engines import open_engine
 from models.images import upright_rgb
@@ -22,6 +21,7 @@ from ops.bench.output import put
 from ops.bench.photos import photos_in, write_variants
 from ops.bench.stack import scratch
 from ops.cli.console import Console
+from workers.bundles import find_bundle
 from workers.settings import Settings
 
 
@@ -47,7 +47,7 @@ class Plan:
 def bench_extract(plan: Plan, console: Console) -> None:
     """Measure every batch size with every number of threads; one object each."""
     settings = Settings.load()
-    bundle = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    bundle = find_bundle(settings)
     with scratch() as folder:
         photos = _photos(plan, folder)
         pixels, read_ms = _read(photos, bundle)

@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from models.catalogue import ensure_bundle
 from ops.bench.bare import Arrangement, arrangements, run_bare
 from ops.bench.figures import median, rounded, spreads
 from ops.bench.machine import cores
@@ -33,6 +32,7 @@ from ops.bench.stack import (
 from ops.bench.stages import note_stages, per_image_ms, read_notes
 from ops.cli.console import Console
 from ops.services import Daemon
+from workers.bundles import find_bundle
 from workers.client import Client
 from workers.lanes import lane_of
 from workers.records import Job
@@ -74,7 +74,7 @@ def bench_ingest(plan: Plan, console: Console) -> None:
     """Measure ingest and the bare loop in turns, and put out the figures."""
     with scratch() as folder, broker(folder / "broker", kind=plan.broker) as broker_url:
         files = _prepare(plan, folder, console)
-        bundle = ensure_bundle(Settings.load().bundle, cache_dir=Settings.load().cache_dir).path
+        bundle = find_bundle(Settings.load()).path
         fastest = _fastest(bundle, files, console)
         bare = [run_bare(fastest, bundle, files.photos, files.warm_up)]
         rounds = []

@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from models.bundle import Bundle
-from models.catalogue import ensure_bundle
 from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.follow import first_problems, follow, identity
@@ -24,6 +23,7 @@ from ops.cli.sheet import write_contact_sheet
 from ops.cli.signals import terminable
 from ops.cli.site import run_site
 from ops.lock import ServerLock
+from workers.bundles import find_bundle
 from workers.client import Client
 from workers.crawl import walk
 from workers.decode import image_id_of
@@ -86,7 +86,7 @@ def demo(
         raise NotFound(f"There is no folder {folder}.", remedy="Name one with --images.")
     tale = _Tale(console)
     with tale.stage("model bundle"):
-        bundle = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+        bundle = find_bundle(settings)
     tale.say("model bundle", f"{bundle.id}: {bundle.bits} bits, {bundle.dims} features")
     settings = _own(settings, demo_dir.absolute() / _collection_name(folder, bundle), folder)
     with (

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.catalogue import DEFAULT_BUNDLES, ensure_bundle
+from models.catalogue import DEFAULT_BUNDLES, named_bundles
 from models.engine import Engine
 from models.engines import open_engine
 from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.model_parity import parity
 from ops.cli.options import Group, settings_options
+from workers.bundles import find_bundle
 from workers.decode import Decoded, Limits, decode, read_file
 from workers.errors import Failed, WorkerError
 from workers.records import Problem
@@ -26,7 +27,7 @@ from workers.settings import Settings
 
 _BATCH = 64
 
-_LIMITS = ("cache_dir", "bundle")
+_LIMITS = ("bundles_dir", "cache_dir", "bundle")
 
 
 @click.group(cls=Group)
@@ -41,8 +42,9 @@ model.add_command(parity)
 @settings_options(*_LIMITS)
 @click.pass_obj
 def list_(console: Console, settings: Settings) -> None:
-    """List the bundles that come with lookalike, and the one in use."""
-    for name in dict.fromkeys((*DEFAULT_BUNDLES, settings.bundle)):
+    """List the bundles that come with lookalike, those found by name, and the one in use."""
+    named = named_bundles(settings.bundles_dir)
+    for name in dict.fromkeys((*DEFAULT_BUNDLES, *named, settings.bundle)):
         used = name == settings.bundle
         made = name not in DEFAULT_BUNDLES or any(settings.cache_dir.glob(f"{name}-*"))
         state = "ready" if made else "made on first use"
@@ -55,7 +57,7 @@ def list_(console: Console, settings: Settings) -> None:
 @click.pass_obj
 def info(console: Console, settings: Settings) -> None:
     """Tell what the bundle in use is: its numbers, its licence and its id."""
-    described = _described(ensure_bundle(settings.bundle, cache_dir=settings.cache_dir))
+    described = _described(find_bundle(settings))
     console.result(described, "\n".join(f"{k:<16} {v}" for k, v in described.items()))
 
 
@@ -77,7 +79,7 @@ def extract(
     The .npz file holds paths (N), features (N, D) float32 and codes (N, ceil(B/8)) uint8, the
     most significant bit first. A file that cannot be used is told of and makes the exit code 1.
     """
-    bundle = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    bundle = find_bundle(settings)
     done: list[_Extracted] = []
     with open_engine(
         bundle,

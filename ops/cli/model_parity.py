@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.catalogue import ensure_bundle
 from models.parity import FEATURE_TOLERANCE, NEAR_THRESHOLD, Parity, compare
 from ops.bench.photos import DEMO, photos_in
 from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.options import Command, settings_options
 from ops.errors import OpsError
+from workers.bundles import find_bundle
 from workers.decode import Limits, decode, read_file
 from workers.errors import WorkerError
 from workers.settings import Settings
@@ -39,7 +39,7 @@ from workers.settings import Settings
     help="Images of random pixels, and at most as many real ones.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the pixels and the choice.")
-@settings_options("cache_dir", "engine_threads")
+@settings_options("bundles_dir", "cache_dir", "engine_threads")
 @click.pass_obj
 def parity(
     console: Console, bundle: str, images: Path, count: int, seed: int, settings: Settings
@@ -49,7 +49,7 @@ def parity(
     BUNDLE is the name of one that comes with lookalike, or a directory. The exit code is 1 where
     a feature or a bit differs by more than rounding explains.
     """
-    ready = ensure_bundle(bundle, cache_dir=settings.cache_dir)
+    ready = find_bundle(settings, bundle, needs_code=False)
     pixels = _pixels(_chosen(images, count, seed), ready, settings, console)
     found = compare(ready, pixels, count=count, seed=seed, threads=settings.engine_threads)
     record = {

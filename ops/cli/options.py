@@ -57,9 +57,8 @@ class _SettingType(click.ParamType[str]):
     """Text that a setting can be read from. It stays text: the settings read it once."""
 
     def __init__(self, setting: Setting) -> None:
-        self.name = {"data_dir": "folder", "cache_dir": "folder", "port": "number"}.get(
-            setting.name, "text"
-        )
+        folder = setting.name.endswith("_dir")
+        self.name = "folder" if folder else "number" if setting.name == "port" else "text"
         self._setting = setting
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -91,7 +90,7 @@ def settings_options(*names: str) -> Decorator:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment for a child process that is to have the same settings."""
-    names = (*COLLECTION, "cache_dir")
+    names = (*COLLECTION, "bundles_dir", "cache_dir")
     values = {name: str(getattr(settings, name)) for name in names}
     return os.environ | {_BY_NAME[name].env: text for name, text in values.items() if text}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models.catalogue import DEFAULT_BUNDLES, ensure_bundle
+from models.catalogue import DEFAULT_BUNDLES
 from ops.cli.console import Console
 from ops.lock import make_data_dir
+from workers.bundles import find_bundle
 from workers.client import Client
 from workers.settings import Settings
 
@@ -39,8 +40,9 @@ def ready_bundle(settings: Settings, console: Console) -> None:
     Raises:
         ModelError: The bundle cannot be used.
     """
-    assembled = any(settings.cache_dir.glob(f"{settings.bundle}-*"))
-    if assembled or settings.bundle not in DEFAULT_BUNDLES:
+    if settings.bundle not in DEFAULT_BUNDLES:
+        return
+    if any(settings.cache_dir.glob(f"{settings.bundle}-*")):
         return
     with console.step(f"Making the model bundle {settings.bundle} ready, the first time only"):
-        ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+        find_bundle(settings)

@@ -1,6 +1,7 @@
 import dataclasses
 import re
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ from models import catalogue
 from models.bundle import Bundle
 from models.caffe.prototxt import read_prototxt
 from models.caffe.weights import read_caffemodel
-from models.catalogue import DEFAULT_BUNDLES, WEIGHTS, ensure_bundle
+from models.catalogue import DEFAULT_BUNDLES, WEIGHTS, ensure_bundle, named_bundles
 from models.errors import BundleError, WeightsError
 
 
@@ -63,6 +64,31 @@ def test_processes_that_start_together_all_get_the_bundle(tmp_path: Path) -> Non
 def test_a_directory_is_a_bundle_too(lite_bundle: Bundle, tmp_path: Path) -> None:
     assert ensure_bundle(str(lite_bundle.path), cache_dir=tmp_path) == lite_bundle
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_in_the_folder_of_bundles_is_found_by_its_name(
+    make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    made = make_bundle()
+    folder = tmp_path / "bundles"
+    assert named_bundles(folder) == []
+    folder.mkdir()
+    made.path.rename(folder / "mine")
+    (folder / ".mine-half").mkdir()
+    assert named_bundles(folder) == ["mine"]
+    found = ensure_bundle("mine", cache_dir=tmp_path / "cache", bundles_dir=folder)
+    assert (found.path, found.id) == (folder / "mine", made.id)
+    with pytest.raises(BundleError, match="expected lite0-128, lite0-20, mine or a directory"):
+        ensure_bundle("other", cache_dir=tmp_path / "cache", bundles_dir=folder)
+
+
+def test_a_bundle_without_a_code_layer_is_for_training_alone(
+    make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    path = str(make_bundle(bits=0, latent_name="").path)
+    with pytest.raises(BundleError, match="lookalike train --base"):
+        ensure_bundle(path, cache_dir=tmp_path)
+    assert ensure_bundle(path, cache_dir=tmp_path, needs_code=False).bits == 0
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def cli_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Settings of all commands; the data directory is given by each test."""
     return {
         "LOOKALIKE_CACHE_DIR": str(tmp_path_factory.mktemp("cli-cache")),
+        "LOOKALIKE_BUNDLES_DIR": str(tmp_path_factory.mktemp("cli-bundles")),
         "LOOKALIKE_DATA_DIR": str(tmp_path_factory.mktemp("cli-default") / "data"),
         "LOOKALIKE_ENGINE_THREADS": "1",
         "LOOKALIKE_DECODERS": "1",
