@@ -46,8 +46,8 @@ def from_onnx(model: onnx.ModelProto) -> CaffeForm:
 
     Args:
         model: Of the operators Add, AveragePool, Clip (from 0), Conv, Dropout, Flatten, Gemm,
-            GlobalAveragePool, Identity, LRN, MaxPool, Relu and Sigmoid; constants are
-            initializers. Equal models give equal bytes.
+            GlobalAveragePool, Identity, LRN, MaxPool, Relu, Sigmoid and Unsqueeze; constants
+            are initializers. Equal models give equal bytes.
 
     Raises:
         NetworkError: An operator or an attribute has no counterpart; the message names it.
@@ -119,6 +119,7 @@ class _Translation:
             "MaxPool": self._pool,
             "Relu": self._simple("ReLU"),
             "Sigmoid": self._simple("Sigmoid"),
+            "Unsqueeze": self._unsqueeze,
         }
         if node.kind not in writers:
             raise _unsupported(node, "has no counterpart among Caffe's layers")
@@ -186,6 +187,14 @@ class _Translation:
         if node.get("axis", 1) != 1:
             raise _unsupported(node, "flattens more or less than each image")
         self._layer(node, "Flatten", node.inputs[0])
+
+    def _unsqueeze(self, node: _Node) -> None:
+        constant = len(node.inputs) > 1
+        axes = list(self._constant(node, 1)) if constant else node.get("axes")
+        if len(self._shapes.get(node.inputs[0], ())) != 2 or axes != [2, 3]:
+            raise _unsupported(node, "makes anything but a map of one pixel")
+        shape = self._layer(node, "Reshape", node.inputs[0]).reshape_param.shape
+        shape.dim.extend([0, 0, 1, 1])  # 0: as it was
 
     def _global_pool(self, node: _Node) -> None:
         pooling = self._layer(node, "Pooling", node.inputs[0]).pooling_param

@@ -128,6 +128,7 @@ def computed(layer, bottoms: list[np.ndarray], blobs: list[np.ndarray]) -> np.nd
     plain = {
         "ReLU": lambda: np.maximum(x, 0),
         "Sigmoid": lambda: 1 / (1 + np.exp(-x)),
+        "Reshape": lambda: x.reshape(*x.shape, 1, 1),
         "Flatten": lambda: x.reshape(len(x), -1),
         "Power": lambda: x + np.float32(layer.power_param.shift),
     }
@@ -140,7 +141,10 @@ def model(nodes: list, constants: Arrays, shape: tuple[int, ...]) -> onnx.ModelP
         "tried",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()],
+        [
+            numpy_helper.from_array(v if v.dtype == np.int64 else v.astype(np.float32), name)
+            for name, v in constants.items()
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -253,12 +257,16 @@ def test_the_layers_of_a_whole_network_follow_one_another(folder: Path) -> None:
         helper.make_node("GlobalAveragePool", ["same"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("Gemm", ["flat", "fc", "bias"], ["raw"], alpha=0.5, beta=2.0),
-        helper.make_node("Sigmoid", ["raw"], ["y"]),
+        helper.make_node("Sigmoid", ["raw"], ["bent"]),
+        helper.make_node("Unsqueeze", ["bent", "axes"], ["pixel"]),
+        helper.make_node("Conv", ["pixel", "last"], ["y"]),
     ]
     constants = {
         "w": rng.standard_normal((4, 4, 3, 3)),
         "fc": rng.standard_normal((4, 6)),
         "bias": rng.standard_normal(6),
+        "last": rng.standard_normal((3, 6, 1, 1)),
+        "axes": np.array([2, 3]),
     }
     network = model(nodes, constants, (4, 7, 7))
     assert_same(network, (4, 7, 7), folder)
