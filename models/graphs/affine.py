@@ -8,6 +8,12 @@ from numpy.typing import NDArray
 
 from models.graphs.graph import Graph, attribute, set_attribute
 
+AFFINE = frozenset({"Add", "BatchNormalization", "Div", "Mul", "Sub"})
+"""Nodes that may scale and shift each channel."""
+
+ABSORBERS = frozenset({"BatchNormalization", "Conv", "Gemm"})
+"""Nodes that may take that over."""
+
 Vector = NDArray[np.float64]
 
 
@@ -33,7 +39,7 @@ def affine_of(graph: Graph, node: onnx.NodeProto, *, axes: int, channels: int) -
     """
     if node.op_type == "BatchNormalization":
         return _of_normalisation(graph, node)
-    if node.op_type not in ("Add", "Sub", "Mul", "Div"):
+    if node.op_type not in AFFINE:
         return None
     constants = [graph.value(name) for name in node.input]
     if (constants[0] is None) == (constants[1] is None):
@@ -91,8 +97,6 @@ def absorber(graph: Graph, node: onnx.NodeProto) -> tuple[int, int] | None:
     Returns:
         How many axes and channels its output has; None where it cannot.
     """
-    if node.op_type not in ("Conv", "Gemm", "BatchNormalization"):
-        return None
     constants = [graph.value(name) for name in list(node.input)[1:] if name]
     if not constants or any(value is None for value in constants):
         return None

@@ -3,12 +3,14 @@
 import numpy as np
 import onnx
 
-from models.graphs.affine import absorb, absorber, affine_of
+from models.graphs.affine import ABSORBERS, AFFINE, absorb, absorber, affine_of
 from models.graphs.clip import rewrite_clips
 from models.graphs.graph import Graph, attribute, set_attribute
 
+_NORMALISATION = frozenset({"BatchNormalization"})
 
-def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
+
+def optimise(model: onnx.ModelProto, *, fold_normalisation: bool = True) -> onnx.ModelProto:
     """Fold what is constant, and drop what does nothing.
 
     BatchNormalization and arithmetic with a constant for each channel go into the Conv or Gemm
@@ -18,6 +20,9 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Args:
         model: A network for inference, with pictures as (N, C, H, W); it stays as it is.
+        fold_normalisation: Whether convolutions take over what follows them. Without, a
+            BatchNormalization still takes over a scale and a shift behind it, which leaves a
+            network that can be trained further.
 
     Returns:
         A network with the same inputs and outputs, whose numbers differ by rounding only. The
@@ -31,7 +36,7 @@ def optimise(model: onnx.ModelProto) -> onnx.ModelProto:
     _drop_copies(graph)
     _merge_padding(graph)
     rewrite_clips(graph)
-    _fold_affine(graph)
+    _fold_affine(graph, ABSORBERS if fold_normalisation else _NORMALISATION)
     return graph.model()
 
 
@@ -108,33 +113,30 @@ def _zero_padding(graph: Graph, pad: onnx.NodeProto) -> list[int] | None:
     return [int(width) for width in around]
 
 
-def _fold_affine(graph: Graph) -> None:
+def _fold_affine(graph: Graph, absorbers: frozenset[str]) -> None:
     uses = graph.uses()
     makers: dict[str, onnx.NodeProto] = {}
     kept = []
     for node in graph.nodes:
-        if not _fold(graph, node, makers, uses):
+        names = [] if node.op_type not in AFFINE else [n for n in node.input if uses[n] == 1]
+        into = [makers[name] for name in names if name in makers]
+        if not any(_fold(graph, node, maker) for maker in into):
             kept.append(node)
-            makers.update(dict.fromkeys(node.output, node))
+            into = [node]
+        for maker in into:
+            if maker.op_type in absorbers:
+                makers[maker.output[0]] = maker
     graph.nodes = kept
 
 
-def _fold(
-    graph: Graph, node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], uses: dict[str, int]
-) -> bool:
+def _fold(graph: Graph, node: onnx.NodeProto, maker: onnx.NodeProto) -> bool:
     """Fold a node into the one that makes its input, which then gives the node's output."""
-    for name in node.input:
-        maker = makers.get(name)
-        if maker is None or uses[name] > 1:
-            continue
-        kind = absorber(graph, maker)
-        if kind is None:
-            continue
-        affine = affine_of(graph, node, axes=kind[0], channels=kind[1])
-        if affine is None or affine.source != name:
-            continue
-        maker.output[0] = node.output[0]
-        absorb(graph, maker, affine)
-        makers[maker.output[0]] = maker
-        return True
-    return False
+    form = absorber(graph, maker)
+    if form is None:
+        return False
+    affine = affine_of(graph, node, axes=form[0], channels=form[1])
+    if affine is None or affine.source != maker.output[0]:
+        return False
+    maker.output[0] = node.output[0]
+    absorb(graph, maker, affine)
+    return True
