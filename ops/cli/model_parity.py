@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.parity import FEATURE_TOLERANCE, NEAR_THRESHOLD, Parity, compare
-from ops.bench.photos import DEMO, photos_in
-from ops.cli.console import Console, leave, shown
+from ops.bench.photos import DEMO
+from ops.cli.console import Console, leave
 from ops.cli.exits import Exit
 from ops.cli.options import Command, settings_options
-from ops.errors import OpsError
+from ops.cli.pixels import drawn, pixels_of
 from workers.bundles import find_bundle
-from workers.decode import Limits, decode, read_file
-from workers.errors import WorkerError
 from workers.settings import Settings
 
 
@@ -50,7 +45,7 @@ def parity(
     a feature or a bit differs by more than rounding explains.
     """
     ready = find_bundle(settings, bundle, needs_code=False)
-    pixels = _pixels(_chosen(images, count, seed), ready, settings, console)
+    pixels = pixels_of(drawn(images, count, seed), ready, settings, console)
     found = compare(ready, pixels, count=count, seed=seed, threads=settings.engine_threads)
     record = {
         "bundle": ready.id,
@@ -61,34 +56,6 @@ def parity(
     }
     console.result(record, _told(ready, found, real=len(pixels)))
     leave(Exit.DONE if found.within_tolerance else Exit.FAILED)
-
-
-def _chosen(folder: Path, count: int, seed: int) -> list[Path]:
-    paths = photos_in(folder)
-    rows = np.random.default_rng(seed).permutation(len(paths))[:count]
-    return [paths[row] for row in sorted(rows)]
-
-
-def _pixels(
-    paths: Sequence[Path], bundle: Bundle, settings: Settings, console: Console
-) -> NDArray[np.uint8]:
-    usable = list(_decoded(paths, bundle, settings, console))
-    if not usable:
-        raise OpsError("None of the real images can be used; name another folder with --images.")
-    return np.stack(usable)
-
-
-def _decoded(
-    paths: Sequence[Path], bundle: Bundle, settings: Settings, console: Console
-) -> Iterator[NDArray[np.uint8]]:
-    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    for path in paths:
-        label = str(path)
-        try:
-            data = read_file(path, max_bytes=limits.max_bytes, label=label)
-            yield decode(data, label=label, preprocess=bundle.preprocess, limits=limits)[0].pixels
-        except WorkerError as error:
-            console.note(f"left out: {shown(error)}")
 
 
 def _told(bundle: Bundle, found: Parity, *, real: int) -> str:
