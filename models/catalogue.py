@@ -106,6 +106,11 @@ def ensure_bundle(
             f"bundle {bundle.name} has no code layer yet; learn one on labelled images with: "
             f"lookalike train --base {name_or_path} --data DIR --bits 128 --out DIR"
         )
+    if bundle.source == "caffe":
+        # Here, because the default bundles never need it.
+        from models.conversion import converted
+
+        bundle = converted(bundle, cache_dir=cache_dir)
     return bundle
 
 

@@ -71,6 +71,8 @@ _CONVS = (
 _POOLED = ("conv1", "conv2", "conv5")
 _POOL5_VALUES = 256 * 6 * 6
 _FC_VALUES = 4096
+# Of the values 0 to 255 of a photo, about; random weights bring them down to 1.
+_PICTURE_DEVIATION = 64.0
 
 
 def deploy(topology: str, *, bits: int) -> str:
@@ -149,7 +151,7 @@ def solver(topology: str, *, bits: int) -> str:
 
 
 def random_weights(topology: str, *, bits: int, seed: int) -> bytes:
-    """Make a caffemodel of random weights, scaled so that no layer vanishes or explodes.
+    """Make a caffemodel of random weights, scaled so that every layer's values are about 1.
 
     Weights are normal with variance 2 / fan-in (He et al., ICCV 2015), 1 / fan-in in the latent
     layer; biases are small. Equal arguments give equal bytes.
@@ -184,9 +186,8 @@ def _weight_shapes(bits: int) -> list[tuple[str, tuple[int, ...], float]]:
     found: list[tuple[str, tuple[int, ...], float]] = []
     channels = 3
     for conv in _CONVS:
-        found.append(
-            (conv.name, (conv.channels, channels // conv.group, conv.kernel, conv.kernel), 2.0)
-        )
+        shape = (conv.channels, channels // conv.group, conv.kernel, conv.kernel)
+        found.append((conv.name, shape, 2.0 if found else 2.0 / _PICTURE_DEVIATION**2))
         channels = conv.channels
     found.append(("fc6", (_FC_VALUES, _POOL5_VALUES), 2.0))
     found.append(("fc7", (_FC_VALUES, _FC_VALUES), 2.0))
