@@ -69,15 +69,23 @@ class Ranked:
     top: NDArray[np.int64]
 
 
-def rank_by_code(queries: Embedded, database: Embedded, rules: Rules) -> tuple[Ranked, Groups]:
+def rank_by_code(
+    queries: Embedded, database: Embedded, rules: Rules, *, name: str = "codes"
+) -> tuple[Ranked, Groups]:
     """Rank by Hamming distance, ties in the database's order.
+
+    Args:
+        queries: Q images.
+        database: N images.
+        rules: K and B are taken into account.
+        name: What the progress bar says.
 
     Returns:
         The rankings, and the sizes of the groups of equal distances.
     """
     ours, theirs = as_words(queries.codes), as_words(database.codes)
     found, groups = [], []
-    for part in _progress(len(queries), f"{rules.bits} bits"):
+    for part in _progress(len(queries), name):
         distances = hamming(ours[part], theirs)
         same = queries.labels[part, None] == database.labels
         groups.append(count_groups(distances, same, bits=rules.bits))

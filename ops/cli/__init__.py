@@ -15,6 +15,7 @@ COMMANDS = (
     LazyCommand("jobs", "ops.cli.jobs:jobs", "List, show and cancel jobs."),
     LazyCommand("images", "ops.cli.images:images", "List, show and delete stored images."),
     LazyCommand("model", "ops.cli.model:model", "Model bundles, and what they say of images."),
+    LazyCommand("evaluate", "ops.cli.evaluate:evaluate_", "Measure how well a bundle retrieves."),
     LazyCommand("store", "ops.cli.store:store", "Figures and checks of the store on disk."),
     LazyCommand("bench", "ops.bench.cli:bench", "Measure how fast this machine is."),
     LazyCommand("doctor", "ops.cli.doctor:doctor", "Check the machine and the settings."),
