@@ -112,7 +112,7 @@ def fit(
     name, expected = sized.layer.name, sized.blobs
     if not expected:
         return []
-    remedy = "use the weights that were trained with this prototxt"
+    remedy = "use the weights that belong to this prototxt, and the whole file"
     if name not in weights:
         raise WeightsError(
             f"{source} has no weights for layer {name!r} ({sized.layer.type}, line "

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.graphs.optimise import optimise
+from tests.models.caffe_files import run
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 Array = NDArray[Any]
 
 
@@ -95,17 +94,6 @@ class Net:
         )
         opsets = [helper.make_opsetid("", 17)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def run(model: onnx.ModelProto, x: Array) -> list[Array]:
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = 1
-    session = InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return [np.asarray(value) for value in session.run(None, {"x": x})]
 
 
 def same(model: onnx.ModelProto, x: Array | None = None) -> onnx.ModelProto:
