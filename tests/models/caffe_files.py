@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -243,7 +242,6 @@ def converted(
 
 def run(model: onnx.ModelProto, x: Array) -> list[Array]:
     """Run a network that has one input."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
