@@ -27,3 +27,7 @@ class ImageError(ModelError):
 
 class TrainingError(ModelError):
     """A network could not be trained: its data, its settings or its numbers are at fault."""
+
+
+class TrainingBlocked(TrainingError):
+    """Training cannot begin: PyTorch or a GPU is missing, or the bundle's place is taken."""

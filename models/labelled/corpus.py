@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.labelled.errors import CorpusError
+from models.labelled.errors import CorpusError, MissingCorpus
 from models.labelled.pictures import FORMATS
 
 COLUMNS = ("path", "label")
@@ -61,15 +61,16 @@ def read_corpus(path: Path) -> Corpus:
         The images, in the order of their paths for folders, of the lines for a CSV.
 
     Raises:
-        CorpusError: There is no such folder or CSV, a class folder is empty, there are fewer than
-            two classes, or a line of the CSV lacks a path or a label.
+        MissingCorpus: There is no such folder or CSV.
+        CorpusError: A class folder is empty, there are fewer than two classes, or a line of the
+            CSV lacks a path or a label.
     """
     if path.is_dir():
         pairs = list(_of_folders(path))
     elif path.is_file():
         pairs = list(_of_csv(path))
     else:
-        raise CorpusError(
+        raise MissingCorpus(
             f"there is no folder or CSV {path}; give a folder with a folder of images for each "
             "class, or a CSV with the columns path,label"
         )

@@ -16,6 +16,7 @@ COMMANDS = (
     LazyCommand("images", "ops.cli.images:images", "List, show and delete stored images."),
     LazyCommand("model", "ops.cli.model:model", "Model bundles, and what they say of images."),
     LazyCommand("evaluate", "ops.cli.evaluate:evaluate_", "Measure how well a bundle retrieves."),
+    LazyCommand("train", "ops.cli.train:train_", "Learn a bundle from labelled images."),
     LazyCommand("store", "ops.cli.store:store", "Figures and checks of the store on disk."),
     LazyCommand("bench", "ops.bench.cli:bench", "Measure how fast this machine is."),
     LazyCommand("doctor", "ops.cli.doctor:doctor", "Check the machine and the settings."),

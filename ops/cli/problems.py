@@ -6,7 +6,8 @@ import re
 
 import click
 
-from models.errors import ModelError
+from models.errors import ModelError, TrainingBlocked, TrainingError
+from models.labelled.errors import CorpusError, MissingCorpus
 from ops.cli.exits import Exit
 from ops.errors import OpsError
 from store.errors import StoreError
@@ -40,6 +41,10 @@ _EXIT_OF: tuple[tuple[type[Exception], Exit], ...] = (
     (Conflict, Exit.UNAVAILABLE),
     (WorkerError, Exit.FAILED),
     (StoreError, Exit.UNAVAILABLE),
+    (MissingCorpus, Exit.NOT_FOUND),
+    (CorpusError, Exit.FAILED),
+    (TrainingBlocked, Exit.UNAVAILABLE),
+    (TrainingError, Exit.FAILED),
     (ModelError, Exit.UNAVAILABLE),
     (OpsError, Exit.UNAVAILABLE),
     (click.ClickException, Exit.USAGE),
