@@ -67,14 +67,29 @@ def cropped(
     return by_channels(image), image
 
 
+def read_deviation(text: str) -> Values:
+    """Read what each channel is divided by: one number for all, or three.
+
+    Raises:
+        WeightsError: It is neither, or a number is not positive.
+    """
+    numbers = _numbers(text if "," in text else ",".join([text] * 3)) or [0.0] * 3
+    if min(numbers) <= 0:
+        raise WeightsError(
+            f"the deviation {text} is not one or three positive numbers, such as 58.4,57.1,57.4"
+        )
+    first, second, third = numbers
+    return first, second, third
+
+
 def _numbers(text: str) -> list[float] | None:
+    """Return three numbers with commas between; None where it is no list of numbers."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return None
     if len(numbers) != 3 or not np.isfinite(numbers).all():
         raise WeightsError(
-            f"the mean {text} is {len(numbers)} numbers, expected three finite ones, one for "
-            "each channel, such as 104,117,123"
+            f"{text} are not three finite numbers, one for each channel, such as 104,117,123"
         )
     return numbers

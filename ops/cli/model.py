@@ -17,7 +17,9 @@ from models.engine import Engine
 from models.engines import open_engine
 from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
+from ops.cli.model_import import import_
 from ops.cli.model_parity import parity
+from ops.cli.model_topology import topology
 from ops.cli.options import Group, settings_options
 from workers.bundles import find_bundle
 from workers.decode import Decoded, Limits, decode, read_file
@@ -35,7 +37,9 @@ def model() -> None:
     """Model bundles, and what they say of images."""
 
 
+model.add_command(import_)
 model.add_command(parity)
+model.add_command(topology)
 
 
 @model.command("list")
