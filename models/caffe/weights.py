@@ -25,8 +25,9 @@ def read_caffemodel(path: Path) -> dict[str, list[NDArray[np.float32]]]:
         path: A file that Caffe's solver or `Net.save` wrote.
 
     Returns:
-        For each layer that has weights its blobs, dtype=float32, in Caffe's order and with the
-        shape that the file gives them: files from before 2015 write four axes for each.
+        For each layer that has weights its blobs, dtype=float32, read-only, in Caffe's order
+        and with the shape that the file gives them: files from before 2015 write four axes for
+        each.
 
     Raises:
         WeightsError: The file cannot be read, is truncated or is of another kind, a blob's
@@ -126,7 +127,7 @@ def _array(blob: Any, where: str) -> NDArray[np.float32]:
             f"{where} says shape {shape[:_MOST_AXES]} but holds {count}; get the file again"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and found later
-        return values.reshape(shape).astype(np.float32)
+        return values.reshape(shape).astype(np.float32, copy=False)
 
 
 def _shape(blob: Any) -> tuple[int, ...]:

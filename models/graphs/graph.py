@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 
 class Graph:
-    """The nodes and constants of a copied model.
+    """The nodes and constants of a model, which itself stays as it is.
 
     Attributes:
         nodes: In an order in which they can run.
@@ -19,18 +19,21 @@ class Graph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        # Constants are shared with the model until the end: they may fill half the memory.
         self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
-        graph = self._model.graph
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        _copy(model, self._model, leave={"graph"})
+        _copy(model.graph, self._model.graph, leave={"node", "initializer", "value_info"})
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         # Computed in double, and rounded once, when everything is folded.
         self._values: dict[str, NDArray[np.float64]] = {}
         self.nodes: list[onnx.NodeProto] = []
-        for node in graph.node:
+        for each in model.graph.node:
+            node = onnx.NodeProto()
+            node.CopyFrom(each)
             if not self._take_constant(node):
                 self.nodes.append(node)
-        self.outputs = {output.name for output in graph.output}
-        self.inputs = {value.name for value in graph.input} - self._tensors.keys()
+        self.outputs = {output.name for output in model.graph.output}
+        self.inputs = {value.name for value in model.graph.input} - self._tensors.keys()
 
     def _take_constant(self, node: onnx.NodeProto) -> bool:
         if node.op_type != "Constant" or [item.name for item in node.attribute] != ["value"]:
@@ -98,7 +101,6 @@ class Graph:
         """Write the model: only what its outputs need, constants in the order of their use."""
         graph = self._model.graph
         nodes = self._needed()
-        del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(nodes)
         constants = dict.fromkeys(name for node in nodes for name in node.input)
         constants |= dict.fromkeys(output.name for output in graph.output)
@@ -123,6 +125,18 @@ class Graph:
             value = np.ascontiguousarray(self._values[name].astype(dtype))
             tensor = numpy_helper.from_array(value, name)
         return tensor
+
+
+def _copy(source: Any, target: Any, *, leave: set[str]) -> None:
+    for field, value in source.ListFields():
+        if field.name in leave:
+            continue
+        if not field.has_presence:  # it repeats
+            getattr(target, field.name).MergeFrom(value)
+        elif field.message_type:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
