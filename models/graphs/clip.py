@@ -67,7 +67,8 @@ def _difference(graph: Graph, makers: _Makers, node: onnx.NodeProto) -> tuple[st
     source = _relu_of(makers, first.source)
     shifted = _line(graph, makers, _relu_of(makers, second.source))
     plain = (first.scale, sign, first.shift, second.shift, shifted.scale) == (1, -1, 0, 0, 1)
-    if plain and source and shifted.source == source and shifted.shift < 0:
+    # relu(relu(x) - high) is relu(x - high).
+    if plain and source and shifted.source in (source, first.source) and shifted.shift < 0:
         return source, -shifted.shift
     return None
 

@@ -235,7 +235,7 @@ def test_what_no_output_needs_is_dropped() -> None:
     assert len(found.graph.initializer) == 2
 
 
-@pytest.mark.parametrize("form", ["nested", "difference", "sum", "subtraction"])
+@pytest.mark.parametrize("form", ["nested", "difference", "sum", "again", "subtraction"])
 def test_relu6_in_the_arithmetic_of_caffe_becomes_a_clip(form: str) -> None:
     net = Net(1)
     six, minus = net.constant(6.0), net.constant(-1.0)
@@ -248,7 +248,8 @@ def test_relu6_in_the_arithmetic_of_caffe_becomes_a_clip(form: str) -> None:
     elif form == "subtraction":
         net.add("Sub", six, "n0").add("Relu", "n1").add("Sub", six, "n2")
     else:
-        net.add("Add", "x", net.constant(-6.0)).add("Relu", "n1")
+        below = "n0" if form == "again" else "x"
+        net.add("Add", below, net.constant(-6.0)).add("Relu", "n1")
         if form == "sum":
             net.add("Mul", "n2", minus).add("Add", "n0", "n3")
         else:
