@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+TRAIN_STAMP := $(VENV)/installed-train
 PIP := pip install -qq --no-input --disable-pip-version-check
 EXTRAS := dev,postgresql,evaluate
 
@@ -27,7 +28,7 @@ demo: $(STAMP) ## Ingest photos, search, write a contact sheet, serve (IMAGES=DI
 caffe: $(STAMP) ## Build pycaffe, once for this machine, and install it into .venv
 	@$(BIN)/python -m ops.caffe
 
-test: $(STAMP) ## Install what the tests need, where allowed, and run them (ARGS='-k name')
+test: $(TRAIN_STAMP) ## Install what the tests need, where allowed, and run them (ARGS='-k name')
 	@ops/install_test_deps.sh
 	@$(BIN)/pytest $(ARGS)
 
@@ -45,9 +46,10 @@ lock: python ## Rewrite constraints.txt with the newest versions that pyproject.
 	@rm -rf build/lock
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/$(PIP) --upgrade setuptools
-	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),caffe]'
+	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),caffe,train]'
 	@{ echo "# What the tests ran with. Written by \`make lock\`; used by \`make setup\`."; \
-	   build/lock/bin/pip freeze --all --exclude pip --exclude-editable; } > constraints.txt
+	   build/lock/bin/pip freeze --all --exclude pip --exclude-editable \
+	   | sed 's/+cpu$$//'; } > constraints.txt
 	@rm -rf build/lock
 	@git --no-pager diff --stat -- constraints.txt
 
@@ -63,6 +65,11 @@ $(STAMP): pyproject.toml constraints.txt | python
 	@$(BIN)/$(PIP) -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 	@echo "Ready: $(BIN)/lookalike"
+
+$(TRAIN_STAMP): $(STAMP)
+	@echo "Installing PyTorch, which the tests of training need"
+	@$(BIN)/$(PIP) -c constraints.txt --no-build-isolation -e '.[train]'
+	@touch $@
 
 .PHONY: python
 python:
