@@ -45,9 +45,9 @@ def from_onnx(model: onnx.ModelProto) -> CaffeForm:
     """Write a network with one input as Caffe files that compute the same.
 
     Args:
-        model: Of the operators Add, AveragePool, Clip (from 0), Conv, Dropout, Flatten, Gemm,
-            GlobalAveragePool, Identity, LRN, MaxPool, Relu, Sigmoid and Unsqueeze; constants
-            are initializers. Equal models give equal bytes.
+        model: Of the operators Add, AveragePool, Clip (from 0), Concat, Conv, Dropout, Flatten,
+            Gemm, GlobalAveragePool, Identity, LRN, MaxPool, Relu, Reshape, Sigmoid and
+            Unsqueeze; constants are initializers. Equal models give equal bytes.
 
     Raises:
         NetworkError: An operator or an attribute has no counterpart; the message names it.
@@ -109,6 +109,7 @@ class _Translation:
             "Add": self._add,
             "AveragePool": self._pool,
             "Clip": self._clip,
+            "Concat": self._concat,
             "Conv": self._convolution,
             "Dropout": self._same,
             "Flatten": self._flatten,
@@ -118,6 +119,7 @@ class _Translation:
             "LRN": self._lrn,
             "MaxPool": self._pool,
             "Relu": self._simple("ReLU"),
+            "Reshape": self._reshape,
             "Sigmoid": self._simple("Sigmoid"),
             "Unsqueeze": self._unsqueeze,
         }
@@ -195,6 +197,18 @@ class _Translation:
             raise _unsupported(node, "makes anything but a map of one pixel")
         shape = self._layer(node, "Reshape", node.inputs[0]).reshape_param.shape
         shape.dim.extend([0, 0, 1, 1])  # 0: as it was
+
+    def _reshape(self, node: _Node) -> None:
+        sizes = [int(size) for size in self._constant(node, 1)]
+        if not sizes or sizes[0] > 0 or node.get("allowzero", 0):
+            raise _unsupported(node, "makes a fixed number of images")
+        # 0 and -1 mean the same in both.
+        self._layer(node, "Reshape", node.inputs[0]).reshape_param.shape.dim.extend(sizes)
+
+    def _concat(self, node: _Node) -> None:
+        if node.get("axis") != 1:
+            raise _unsupported(node, "puts together anything but channels")
+        self._layer(node, "Concat", *node.inputs)
 
     def _global_pool(self, node: _Node) -> None:
         pooling = self._layer(node, "Pooling", node.inputs[0]).pooling_param

@@ -14,6 +14,9 @@ from models.bundle import Bundle
 from models.caffe.prototxt import read_prototxt
 from models.caffe.weights import read_caffemodel
 from models.catalogue import DEFAULT_BUNDLES, WEIGHTS, ensure_bundle, named_bundles
+from models.conversion import converted
+from models.engine import Engine
+from models.engines import open_engine
 from models.errors import BundleError, WeightsError
 
 
@@ -44,6 +47,19 @@ def test_the_default_bundles_come_in_both_forms(lite_bundle: Bundle) -> None:
     assert set(read_caffemodel(lite_bundle.caffe.weights)) == {
         layer.name for layer in net.layers if layer.type == "Convolution"
     }
+
+
+def test_both_forms_of_a_default_bundle_say_the_same(
+    lite_bundle: Bundle, lite_engine: Engine, tmp_path: Path
+) -> None:
+    # Its Caffe form, converted back; tests/models/test_caffe_engine.py runs it with real Caffe.
+    assert lite_bundle.caffe is not None
+    back = dataclasses.replace(lite_bundle, source="caffe", sha256="of the Caffe files")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    with open_engine(converted(back, cache_dir=tmp_path), threads=1) as engine:
+        found, expected = engine.embed(pixels), lite_engine.embed(pixels)
+    assert np.abs(found.features - expected.features).max() < 1e-5
+    assert np.abs(found.latent - expected.latent).max() < 1e-5
 
 
 def test_a_bundle_is_assembled_once(tmp_path: Path) -> None:
