@@ -13,6 +13,8 @@ from pathlib import Path
 SETTLE_S = 5.0
 # The ledger's pool belongs to a client, which may outlive the test; its threads may not.
 KEPT_FILES = ("ledger.sqlite",)
+# matplotlib reads the letters of its next figure from the fonts that it has open.
+KEPT_KINDS = (".ttf",)
 # Started once by the standard library and kept until the process ends.
 KEPT_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -56,7 +58,8 @@ def _files() -> Iterator[str]:
             target = descriptor.readlink()
         except FileNotFoundError:  # the listing's own descriptor
             continue
-        if target.is_file() and not target.name.startswith(KEPT_FILES):
+        kept = target.name.startswith(KEPT_FILES) or target.name.endswith(KEPT_KINDS)
+        if target.is_file() and not kept:
             yield f"file {target}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -13,13 +12,9 @@ import pytest
 from click.testing import Result
 from tqdm import tqdm
 
-from models.bundle import Bundle
-from models.bundle_writer import write_bundle
-from models.preprocess import Preprocess
 from ops.cli.exits import Exit
 from ops.evaluation import curves
-from tests.models.conftest import SIDE_PX, tiny_network
-from tests.ops.coloured import class_folders
+from tests.ops.coloured import class_folders, tiny_bundle
 from tests.ops.conftest import Run, objects
 
 FILES = ["bits.png", "precision.png", "recall.png", "report.html", "report.json"]
@@ -30,38 +25,9 @@ def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tqdm, "monitor_interval", 0)
 
 
-def make_bundle(path: Path, *, name: str, bits: int) -> Path:
-    path.mkdir()
-    network = tiny_network(bits=bits)
-    bundle = Bundle(
-        path=path,
-        name=name,
-        licence="Apache-2.0",
-        bits=bits,
-        dims=6,
-        metric="cosine",
-        preprocess=Preprocess(
-            input_px=SIDE_PX,
-            resize_px=SIDE_PX,
-            resize_rule="stretch",
-            resample="bilinear",
-            channel_order="RGB",
-            mean=(127.0, 127.0, 127.0),
-            scale=1 / 128,
-        ),
-        input_name="input",
-        feature_name="feature",
-        latent_name="latent_values",
-        code_threshold=0.5,
-        sha256=hashlib.sha256(network).hexdigest(),
-    )
-    write_bundle(bundle, network)
-    return path
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("bundles") / "twelve", name="twelve", bits=12)
+    return tiny_bundle(tmp_path_factory.mktemp("bundles") / "twelve", name="twelve", bits=12)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +126,7 @@ def report(
     run: Run, bundle: Path, parts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("report")
-    other = make_bundle(root / "other", name="five", bits=5)
+    other = tiny_bundle(root / "other", name="five", bits=5)
     options = ("--against", other, "--out", root / "out", "--cache", root / "cache")
     _ok(run("evaluate", bundle, "--data", parts, *options))
     return root / "out"
