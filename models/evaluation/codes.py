@@ -51,8 +51,10 @@ def bit_figures(codes: NDArray[np.uint8], *, bits: int) -> BitFigures:
 
 
 def _entropy(ones: NDArray[np.float64]) -> NDArray[np.float64]:
-    both = np.stack([ones, 1 - ones]).clip(1e-300, 1)
-    return np.asarray(-(both * np.log2(both)).sum(0)).clip(0, 1)
+    shares = np.stack([ones, 1 - ones])
+    # What never happens adds nothing; log 1 = 0 stands for it.
+    found = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(0)
+    return np.asarray(np.abs(found))
 
 
 def _correlations(

@@ -28,7 +28,7 @@ def class_folders(root: Path, each: int, *, seed: int = 0, classes: int = 3) -> 
     return root
 
 
-def tiny_bundle(path: Path, *, name: str, bits: int) -> Path:
+def tiny_bundle(path: Path, *, name: str, bits: int, code_weight: float = 0.0) -> Path:
     """Write a bundle of a convolution and a latent layer, and return its directory."""
     path.mkdir()
     network = tiny_network(bits=bits)
@@ -52,6 +52,7 @@ def tiny_bundle(path: Path, *, name: str, bits: int) -> Path:
         feature_name="feature",
         latent_name="latent_values",
         code_threshold=0.5,
+        code_weight=code_weight,
         sha256=hashlib.sha256(network).hexdigest(),
     )
     write_bundle(bundle, network)
