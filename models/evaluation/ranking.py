@@ -100,8 +100,7 @@ def feature_distances(
         ValueError: There is no such metric.
     """
     if metric == "cosine":
-        ours, theirs = _unit(queries), _unit(database)
-        return lambda part: np.abs(np.maximum(1 - ours[part] @ theirs.T, 0))
+        return _cosine(queries, database)
     if metric == "l2":
         return _euclidean(queries, database)
     raise ValueError(f'expected the metric "cosine" or "l2", got {metric!r}')
@@ -128,6 +127,18 @@ def nearest(distances: NDArray[np.float32] | NDArray[np.uint16], k: int) -> NDAr
     keys |= np.arange(distances.shape[1], dtype=np.uint64)
     first = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
     return (first & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _cosine(queries: NDArray[np.float32], database: NDArray[np.float32]) -> Distances:
+    ours, theirs = _unit(queries), _unit(database)
+
+    def distances(part: slice) -> NDArray[np.float32]:
+        # In place: each pass over (part, N) costs a tenth of the product.
+        found: NDArray[np.float32] = ours[part] @ theirs.T
+        np.subtract(1, found, out=found)
+        return np.maximum(found, 0, out=found)
+
+    return distances
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
