@@ -77,9 +77,9 @@ class CaffeEngine(Engine):
             self._net.reshape()
 
     def _rows(self, name: str, count: int) -> NDArray[np.float32]:
-        values = self._net.blobs[name].data[:count]
+        values = self._net.blobs[name].data
         # A copy, for the blob is overwritten by the next call and freed with the network.
-        return np.array(values, np.float32).reshape(count, values[:1].size)
+        return np.array(values[:count], np.float32).reshape(count, values[:1].size)
 
     def _check_signature(self) -> None:
         files, bundle = self._files, self.bundle

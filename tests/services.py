@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,10 +22,10 @@ SERVICE_FIXTURES = {"rabbitmq", "postgres"}
 BROWSER_FIXTURES = {"chromium_path"}
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skip the running test for want of a service, or fail it in CI."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason} (CI must have it; `make test` installs it)", pytrace=False)
+        pytest.fail(f"{reason} (CI must have it: see .ci/run)", pytrace=False)
     pytest.skip(reason)
 
 
