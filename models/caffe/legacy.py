@@ -4,6 +4,7 @@ The rules are those by which Caffe 1.0 itself upgrades such files.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from models.caffe.schema import message
@@ -74,7 +75,7 @@ def upgrade(layers: Iterable[ParsedLayer]) -> list[ParsedLayer]:
     A padding layer is not known to Caffe 1.0: it stays here with the type `Padding`, the
     width in `convolution_param.pad`, for `merge_padding` to put into the layer behind it.
     """
-    return [ParsedLayer(_upgrade(layer.parameters), layer.line) for layer in layers]
+    return [replace(layer, parameters=_upgrade(layer.parameters)) for layer in layers]
 
 
 def _upgrade(old: Any) -> Any:

@@ -8,6 +8,9 @@ from models.errors import NetworkError
 
 Shape = tuple[int, ...]
 
+MOST_AXES = 32
+"""Caffe's own limit of a blob."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -20,6 +23,8 @@ class Layer:
         tops: Names of the blobs that it writes; one that is also a bottom is overwritten.
         parameters: The `LayerParameter` message, upgraded where the file is older.
         line: Where it begins in the file, from 1.
+        unknown: A group of parameters that it sets and that lookalike does not know, such as
+            `permute_param`; empty where there is none.
     """
 
     name: str
@@ -28,6 +33,7 @@ class Layer:
     tops: tuple[str, ...]
     parameters: Any
     line: int
+    unknown: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.caffe.legacy import upgrade
-from models.caffe.network import Layer, Net, Shape
+from models.caffe.network import MOST_AXES, Layer, Net, Shape
 from models.caffe.text import ParsedLayer, ParsedNet, parse
 from models.errors import NetworkError
 
@@ -115,7 +115,15 @@ class _Assembly:
         if parameters.type == "Padding":
             self._remember_padding(parsed, bottoms, tops)
             return None
-        layer = Layer(parameters.name, parameters.type, bottoms, tops, parameters, parsed.line)
+        layer = Layer(
+            parameters.name,
+            parameters.type,
+            bottoms,
+            tops,
+            parameters,
+            parsed.line,
+            parsed.unknown,
+        )
         if any(bottom in self._pads for bottom in bottoms):
             layer = self._padded(parsed, layer)
         for top in tops:
@@ -159,10 +167,11 @@ class _Assembly:
             self._add_input(top, shape, line=parsed.line)
 
     def _add_input(self, name: str, shape: Shape, *, line: int) -> None:
-        if not shape or not all(1 <= size <= _LARGEST_DIM for size in shape):
+        right = all(1 <= size <= _LARGEST_DIM for size in shape)
+        if not (right and 1 <= len(shape) <= MOST_AXES):
             raise NetworkError(
                 f"{self._path}, line {line}: the input {name!r} has shape {shape[:8]}; expected "
-                f"sizes from 1 to {_LARGEST_DIM}"
+                f"1 to {MOST_AXES} sizes from 1 to {_LARGEST_DIM}"
             )
         self._inputs[name] = shape
         self._dropped.discard(name)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.caffe.layers import KINDS
 from models.caffe.layers.kind import Kind, Misfit, count
-from models.caffe.network import Layer, Net, Shape
+from models.caffe.network import MOST_AXES, Layer, Net, Shape
 from models.errors import NetworkError, WeightsError
 
 # 1 GB of float32; the largest layer of VGG has a tenth of that as weights.
@@ -62,6 +62,11 @@ def _size(net: Net, layer: Layer, bottoms: list[Shape]) -> SizedLayer:
         raise net.error(
             layer, f"is not supported; lookalike knows {', '.join(sorted(KINDS))} and Input"
         )
+    if layer.unknown:
+        raise net.error(
+            layer,
+            f"sets {layer.unknown}, which lookalike does not know; remove it if it changes nothing",
+        )
     for what, names, (least, most) in (
         ("bottoms", layer.bottoms, kind.inputs),
         ("tops", layer.tops, kind.outputs),
@@ -75,8 +80,12 @@ def _size(net: Net, layer: Layer, bottoms: list[Shape]) -> SizedLayer:
     except Misfit as problem:
         raise net.error(layer, str(problem)) from problem
     for shape in (*tops, *blobs):
-        if count(shape) > _MOST_VALUES:
-            raise net.error(layer, f"would need {count(shape)} values, more than {_MOST_VALUES}")
+        if count(shape) > _MOST_VALUES or len(shape) > MOST_AXES:
+            raise net.error(
+                layer,
+                f"would need {len(shape)} axes and {count(shape)} values, more than {MOST_AXES} "
+                f"or {_MOST_VALUES}",
+            )
     if any(top[:1] != bottoms[0][:1] for top in tops):
         raise net.error(
             layer, f"mixes the images of a batch: {bottoms[0]} becomes {tops[0]}; keep axis 0"

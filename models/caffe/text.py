@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from models.caffe.schema import message
 from models.errors import NetworkError
 
 # ResNet-152's description has 90 KB and 800 layers.
-_LARGEST_BYTES = 8 << 20
+_LARGEST_BYTES = 4 << 20
 _MOST_LAYERS = 10_000
 
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|\w+""")
-_UNKNOWN_FIELD = re.compile(r'Message type "[\w.]*?(\w+)" has no field named')
+_UNKNOWN_FIELD = re.compile(r'Message type "[\w.]*?(\w+)" has no field named "(\w+)"')
 # Where a field that lookalike does not know changes nothing that it computes.
 _MAY_HOLD_UNKNOWN = {
     "AccuracyParameter",
@@ -31,13 +32,20 @@ _MAY_HOLD_UNKNOWN = {
     "V1LayerParameter",
 }
 
+_LAYERS = {"LayerParameter", "V1LayerParameter"}
+
 
 @dataclass(frozen=True)
 class ParsedLayer:
-    """A `LayerParameter` or a `V1LayerParameter`, and the line where it begins."""
+    """A `LayerParameter` or a `V1LayerParameter`, and the line where it begins.
+
+    `unknown` is a group of parameters that it sets and that lookalike does not know; empty where
+    there is none.
+    """
 
     parameters: Any
     line: int
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,23 +65,23 @@ def parse(path: Path) -> ParsedNet:
             change what a layer computes and that lookalike does not know; with the line.
     """
     text = _read(path)
-    blocks = list(_blocks(text))
+    blocks = list(islice(_blocks(text), _MOST_LAYERS + 1))
     if not blocks:
         raise NetworkError(f"{path} describes no layer; expected the prototxt of a Caffe network")
     if len(blocks) > _MOST_LAYERS:
-        raise NetworkError(f"{path} describes {len(blocks)} layers, more than {_MOST_LAYERS}")
+        raise NetworkError(f"{path} describes more than {_MOST_LAYERS} layers")
     rest, end = [], 0
     for start, stop in blocks:
         rest += [text[end:start], "\n" * text.count("\n", start, stop)]
         end = stop
-    net = _parse("".join([*rest, text[end:]]), path, line=1)
+    net, _ = _parse("".join([*rest, text[end:]]), path, line=1)
     layers: list[ParsedLayer] = []
     line, end, kinds = 1, 0, set()
     for start, stop in blocks:
         line, end = line + text.count("\n", end, start), start
-        parsed = _parse(text[start:stop], path, line=line)
+        parsed, unknown = _parse(text[start:stop], path, line=line)
         kinds.add(bool(parsed.layers))
-        layers.append(ParsedLayer((parsed.layers or parsed.layer)[0], line))
+        layers.append(ParsedLayer((parsed.layers or parsed.layer)[0], line, unknown))
     if len(kinds) > 1:
         raise NetworkError(
             f"{path} mixes `layer` and `layers`, and Caffe would drop some; use one of them"
@@ -117,7 +125,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int]]:
         yield start, len(text)
 
 
-def _parse(text: str, path: Path, *, line: int) -> Any:
+def _parse(text: str, path: Path, *, line: int) -> tuple[Any, str]:
     try:
         return _parse_or_fail(text)
     except text_format.ParseError as error:
@@ -128,11 +136,13 @@ def _parse(text: str, path: Path, *, line: int) -> Any:
         raise NetworkError(f"{path}, line {line}: braces are nested too deeply") from error
 
 
-def _parse_or_fail(text: str) -> Any:
+def _parse_or_fail(text: str) -> tuple[Any, str]:
     try:
-        return text_format.Parse(text, message("NetParameter"))
+        return text_format.Parse(text, message("NetParameter")), ""
     except text_format.ParseError as error:
-        holder = _UNKNOWN_FIELD.search(str(error))
-        if holder is None or holder.group(1) not in _MAY_HOLD_UNKNOWN:
+        found = _UNKNOWN_FIELD.search(str(error))
+        if found is None or found.group(1) not in _MAY_HOLD_UNKNOWN:
             raise
-    return text_format.Parse(text, message("NetParameter"), allow_unknown_field=True)
+    unknown = found.group(2) if found.group(1) in _LAYERS else ""
+    parsed = text_format.Parse(text, message("NetParameter"), allow_unknown_field=True)
+    return parsed, unknown if unknown.endswith("_param") else ""

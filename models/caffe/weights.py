@@ -9,12 +9,12 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from models.caffe.network import MOST_AXES
 from models.caffe.schema import message
 from models.errors import WeightsError
 
 # Protobuf refuses longer messages, and no network for images comes near: VGG-19 has 575 MB.
 _LARGEST_BYTES = 2**31 - 1
-_MOST_AXES = 32
 _NOT_WEIGHTS = "expected the binary weights of a Caffe network (.caffemodel), whole"
 
 
@@ -120,11 +120,11 @@ def _array(blob: Any, where: str) -> NDArray[np.float32]:
     shape = _shape(blob)
     values = np.frombuffer(data, kind) if len(data) % int(kind[-1]) == 0 else None
     # Python's integers: absurd sizes are compared, not allocated.
-    fits = values is not None and len(shape) <= _MOST_AXES and math.prod(shape) == len(values)
+    fits = values is not None and len(shape) <= MOST_AXES and math.prod(shape) == len(values)
     if values is None or not fits or min(shape, default=0) < 0:
         count = f"{len(data)} bytes" if values is None else f"{len(values)} values"
         raise WeightsError(
-            f"{where} says shape {shape[:_MOST_AXES]} but holds {count}; get the file again"
+            f"{where} says shape {shape[:MOST_AXES]} but holds {count}; get the file again"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and found later
         return values.reshape(shape).astype(np.float32, copy=False)

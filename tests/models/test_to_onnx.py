@@ -150,6 +150,22 @@ def test_a_code_layer_without_sigmoid_is_refused_or_gets_one(tmp_path: Path) -> 
         (network(layer("Concat", "concat_param { axis: 0 }", bottoms="x x")), "mixes the images"),
         (network(layer("Reshape", "reshape_param { shape { dim: 1 dim: -1 } }")), "mixes"),
         (network(layer("Reshape", "reshape_param { shape { dim: 0 dim: 5 } }")), "cannot make"),
+        (
+            network(layer("Flatten", "flaten_param { axis: 2 }")),
+            r"'y' \(Flatten\) sets flaten_param",
+        ),
+        (
+            network(layer("Reshape", f"reshape_param {{ shape {{ dim: 0 {'dim: 1 ' * 40} }} }}")),
+            "cannot make",
+        ),
+        (
+            network(
+                layer(
+                    "Reshape", f"reshape_param {{ shape {{ dim: 0 {'dim: 1 ' * 40} dim: -1 }} }}"
+                )
+            ),
+            "42 axes",
+        ),
         (network(layer("Eltwise")), "1 bottoms"),
         (network(layer("ReLU", bottoms="x x")), "2 bottoms"),
         (network(layer("BatchNorm", "batch_norm_param { use_global_stats: false }")), "company"),
