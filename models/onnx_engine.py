@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,11 +52,15 @@ class OnnxEngine(Engine):
         self._session = None
 
 
-def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+def load_runtime() -> ModuleType:
+    """Import ONNX Runtime, silenced. Whoever needs it before an engine is open comes here."""
     for name in _NO_TELEMETRY:
         os.environ.setdefault(name, "1")
-    import onnxruntime
+    return importlib.import_module("onnxruntime")
 
+
+def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    onnxruntime = load_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

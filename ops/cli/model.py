@@ -19,6 +19,7 @@ from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.model_import import import_
 from ops.cli.model_parity import parity
+from ops.cli.model_quantise import quantise
 from ops.cli.model_topology import topology
 from ops.cli.options import Group, settings_options
 from workers.bundles import find_bundle
@@ -39,6 +40,7 @@ def model() -> None:
 
 model.add_command(import_)
 model.add_command(parity)
+model.add_command(quantise)
 model.add_command(topology)
 
 
