@@ -65,7 +65,7 @@ def _size(net: Net, layer: Layer, bottoms: list[Shape]) -> SizedLayer:
     if layer.unknown:
         raise net.error(
             layer,
-            f"sets {layer.unknown}, which lookalike does not know; remove it if it changes nothing",
+            f"sets {layer.unknown}, which lookalike does not know; drop it if it changes nothing",
         )
     for what, names, (least, most) in (
         ("bottoms", layer.bottoms, kind.inputs),
