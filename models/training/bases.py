@@ -108,12 +108,17 @@ def open_base(name: str, *, input_px: int | None, find: Callable[[str], Bundle])
     if name in PRETRAINED:
         return _pretrained(name, input_px)
     base = _of_bundle(name, find)
+    refuse_side(base, input_px)
+    return base
+
+
+def refuse_side(base: Base, input_px: int | None) -> None:
+    """Raise `TrainingError` where a network is asked to take pictures of another side."""
     if input_px not in (None, base.preprocess.input_px):
         raise TrainingError(
-            f"the network of {name} takes {base.preprocess.input_px} pixels; leave --input-px "
-            f"out, or choose one of the bases {', '.join(PRETRAINED)}"
+            f"the network of {base.name} takes {base.preprocess.input_px} pixels; leave "
+            f"--input-px out, or choose one of the bases {', '.join(PRETRAINED)}"
         )
-    return base
 
 
 def _pretrained(name: str, input_px: int | None) -> Base:

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from models.training.bases import PRETRAINED, open_base
+from models.caffe.topologies import TOPOLOGIES
+from models.training.bases import PRETRAINED, Base, open_base, refuse_side
+from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
 from models.training.options import DEVICES, MAX_BITS, MIN_BITS, Options
 from models.training.train import Trained, train
 from ops.cli.console import Console, shown
@@ -16,6 +18,8 @@ from ops.cli.options import Command, settings_options
 from workers.bundles import find_bundle
 from workers.settings import Settings
 
+_CAFFEMODEL = ".caffemodel"
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _CORPUS = click.Path(path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _RECIPE = ("epochs", "batch", "rate", "patience", "seed")
@@ -38,7 +42,18 @@ _TOLD = 3
 @click.option(
     "--base",
     required=True,
-    help=f"What to start from: {', '.join(PRETRAINED)}, or a bundle by name or directory.",
+    help=f"What to start from: {', '.join((*PRETRAINED, *TOPOLOGIES))}, a bundle by name or "
+    "directory, or a .caffemodel.",
+)
+@click.option("--prototxt", type=_FILE, help="With a .caffemodel: its network, of any format.")
+@click.option(
+    "--mean", help="With a .caffemodel: a .npy or .binaryproto file, or three numbers, blue first."
+)
+@click.option(
+    "--feature",
+    default="fc7",
+    show_default=True,
+    help="With a .caffemodel: the layer or blob of features.",
 )
 @click.option(
     "--out",
@@ -82,6 +97,9 @@ def train_(
     console: Console,
     /,
     base: str,
+    prototxt: Path | None,
+    mean: str | None,
+    feature: str,
     out: Path | None,
     name: str | None,
     input_px: int | None,
@@ -99,12 +117,26 @@ def train_(
         raise click.UsageError("Give --out, or --name for a bundle in the folder of bundles.")
     out = out if out is not None else settings.bundles_dir / str(name)
     options = _options(name or out.name, told)
-    find = partial(find_bundle, settings, needs_code=False)
-    start = open_base(base, input_px=input_px, find=find)
+    files = CaffeFiles(prototxt, feature, mean)
+    start = _base(base, files, input_px, options.recipe.get("seed", 0), settings)
     features = cache if cache is not None else settings.cache_dir / "features"
     trained = train(start, options, out=out, features=features, threads=settings.engine_threads)
     console.result(_record(trained), _text(trained))
     _tell(console, trained, options)
+
+
+def _base(
+    name: str, files: CaffeFiles, input_px: int | None, seed: int, settings: Settings
+) -> Base:
+    if name.endswith(_CAFFEMODEL):
+        found = open_caffemodel(Path(name), files)
+    elif name in TOPOLOGIES:
+        found = open_topology(name, seed=seed)
+    else:
+        find = partial(find_bundle, settings, needs_code=False)
+        return open_base(name, input_px=input_px, find=find)
+    refuse_side(found, input_px)
+    return found
 
 
 def _options(name: str, told: dict[str, Any]) -> Options:
