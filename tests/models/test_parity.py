@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -13,11 +14,28 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.caffe.from_onnx import CaffeForm
 from models.caffe.schema import message
+from models.caffe.topologies import FEATURE, LATENT, deploy, random_weights
+from models.catalogue import ensure_bundle
 from models.engine import Embedding
 from models.errors import EngineError
+from models.importing import Named, import_caffe
 from models.parity import FEATURE_TOLERANCE, NEAR_THRESHOLD, Parity, compare, compared
+from models.pictures import CAFFE_PICTURES
+from ops.caffe.commands import BuildError
+from ops.caffe.recipe import Recipe
+from ops.caffe.source import fetch_source
+from tests.models.caffe_files import FORMATS, caffemodel, random_blobs
 
 MakeBundle = Callable[..., Bundle]
+ImportNet = Callable[..., Bundle]
+
+# ResNet-50 with half the channels, trained by others; BSD-2-Clause.
+NSFW = Recipe(
+    project="nsfw",
+    version="0.3.2",
+    sha256="2bc5dd5695a330f8f0425ec63e14cee44ad7ec962a654e00e743e95e7b812e6f",
+    build=1,
+)
 
 
 def embedding(features: NDArray[np.float64], latent: NDArray[np.float64]) -> Embedding:
@@ -111,3 +129,59 @@ def test_the_default_bundle_is_the_same_in_both_engines(
     found = compare(lite_bundle, count=6, seed=1)
     assert found.within_tolerance
     assert found.bits == 6 * 128
+
+
+@pytest.fixture
+def import_net(tmp_path: Path) -> ImportNet:
+    """Makes a bundle of Caffe files, and of that what the engines want."""
+
+    def make(prototxt: Path, weights: Path, *, feature: str, code: str | None) -> Bundle:
+        named = Named("brought", tmp_path / "brought", "l2")
+        import_caffe(
+            prototxt, weights, named=named, feature=feature, code=code, pictures=CAFFE_PICTURES
+        )
+        return ensure_bundle(str(named.out), cache_dir=tmp_path / "cache", needs_code=False)
+
+    return make
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_network_in_each_of_caffes_formats_is_the_same_in_both_engines(
+    pycaffe: ModuleType, import_net: ImportNet, tmp_path: Path, form: str
+) -> None:
+    prototxt, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    # The 2014 network leaves what its softmax gives without a name, which Caffe 1.0 refuses.
+    named = FORMATS[form].replace('} bottom: "classes" }', '} bottom: "classes" top: "prob" }')
+    prototxt.write_text(named)
+    weights.write_bytes(caffemodel(random_blobs(prototxt), form))
+    found = compare(import_net(prototxt, weights, feature="fc3", code="encode"), count=40, seed=1)
+    assert found.within_tolerance
+    assert found.bits == 40 * 12
+
+
+def test_caffenet_with_random_weights_is_the_same_in_both_engines(
+    pycaffe: ModuleType, import_net: ImportNet, tmp_path: Path
+) -> None:
+    prototxt, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    prototxt.write_text(deploy("caffenet", bits=128))
+    weights.write_bytes(random_weights("caffenet", bits=128, seed=1))
+    found = compare(import_net(prototxt, weights, feature=FEATURE, code=LATENT), count=8, seed=1)
+    assert found.within_tolerance
+    assert found.bits == 8 * 128
+
+
+def test_a_network_that_others_trained_is_the_same_in_both_engines(
+    pycaffe: ModuleType, import_net: ImportNet, tmp_path: Path
+) -> None:
+    try:
+        source = fetch_source(NSFW, tmp_path, log=tmp_path / "log") / "nsfw"
+    except BuildError as error:
+        pytest.skip(str(error))
+    bundle = import_net(
+        source / "deploy.prototxt",
+        source / "resnet_50_1by2_nsfw.caffemodel",
+        feature="pool",
+        code=None,
+    )
+    assert (bundle.dims, bundle.bits) == (1024, 0)
+    assert compare(bundle, count=4, seed=1).within_tolerance
