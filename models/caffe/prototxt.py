@@ -49,6 +49,11 @@ def read_prototxt(path: Path) -> Net:
     return _Assembly(path, parsed, kept).net()
 
 
+def is_for_training(kind: str) -> bool:
+    """Tell whether a layer only measures what a network gives, or throws it away."""
+    return kind in _FOR_TRAINING or kind.endswith("Loss")
+
+
 def _runs(layer: Any, state: Any) -> bool:
     if layer.include:
         return any(_meets(rule, state) for rule in layer.include)
@@ -103,7 +108,7 @@ class _Assembly:
                     f"reads the blob {bottom!r}, which no layer before it makes; correct the "
                     "name or the order",
                 )
-        if kind in _FOR_TRAINING or kind.endswith("Loss") or self._dropped.intersection(bottoms):
+        if is_for_training(kind) or self._dropped.intersection(bottoms):
             self._dropped.update(top for top in tops if top not in self._known)
             return None
         return self._keep(parsed, bottoms, tops or (parameters.name,))
