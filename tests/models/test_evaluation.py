@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ def naive_precision(relevant: list[bool], total: int | None) -> float:
     return sum(precisions) / possible if possible else 0.0
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 3), st.integers(1, 20))
 def test_codes_are_ranked_by_distance_then_by_place(seed: int, width: int, k: int) -> None:
     rng = np.random.default_rng(seed)
@@ -41,6 +42,7 @@ def test_codes_are_ranked_by_distance_then_by_place(seed: int, width: int, k: in
         assert found.tolist() == np.argsort(distances, kind="stable")[:k].tolist()
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_features_are_ranked_by_angle(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -52,6 +54,7 @@ def test_features_are_ranked_by_angle(seed: int) -> None:
     assert (np.sort(ranked, axis=1) == np.arange(30)).all()
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_features_are_ranked_by_euclidean_distance(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -90,6 +93,7 @@ def test_average_precision_is_that_of_a_worked_example() -> None:
     assert mean_average_precision(np.ones((1, 4), bool), np.array([9])) == 1.0
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 12), st.floats(0, 1))
 def test_average_precision_is_what_a_loop_over_the_ranks_gives(
     seed: int, k: int, share: float
@@ -106,6 +110,7 @@ def test_average_precision_is_what_a_loop_over_the_ranks_gives(
     assert average_precision(relevant, total) == pytest.approx(of_all)
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_moving_a_hit_up_never_lowers_average_precision(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -116,6 +121,7 @@ def test_moving_a_hit_up_never_lowers_average_precision(seed: int) -> None:
     assert mean_average_precision(better) >= mean_average_precision(relevant)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 12))
 def test_the_precision_curve_is_the_mean_share_of_relevant_hits(seed: int, k: int) -> None:
     relevant = np.random.default_rng(seed).random((4, k)) < 0.5
@@ -150,6 +156,7 @@ GROUPS = st.lists(
 ).filter(lambda groups: sum(size for size, _ in groups) > 0)
 
 
+@settings(deadline=None)
 @given(GROUPS, st.data())
 def test_expected_precision_is_the_mean_over_all_orders_of_equals(
     groups: list[tuple[int, int]], data: st.DataObject
@@ -164,6 +171,7 @@ def test_expected_precision_is_the_mean_over_all_orders_of_equals(
     assert expected_precision(found, k, of_all=True)[0] == pytest.approx(of_all)
 
 
+@settings(deadline=None)
 @given(GROUPS, st.booleans())
 def test_groups_in_order_are_one_certain_ranking(
     groups: list[tuple[int, int]], relevant_first: bool
@@ -180,6 +188,7 @@ def test_groups_in_order_are_one_certain_ranking(
         assert expected_precision(found, k, of_all=False)[0] == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_the_order_of_equals_moves_precision_between_its_bounds(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,6 +16,7 @@ def packed(bits: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.packbits(bits, axis=1)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 20), st.floats(0, 1))
 def test_ones_entropy_and_correlation_are_those_of_the_definitions(
     seed: int, count: int, share: float
@@ -38,6 +39,7 @@ def test_ones_entropy_and_correlation_are_those_of_the_definitions(
     assert figures.largest_correlation == pytest.approx(max(pairs, default=0), abs=1e-5)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(2, 20))
 def test_effective_bits_follow_from_the_distances_of_all_pairs(seed: int, count: int) -> None:
     bits = np.random.default_rng(seed).random((25, count)) < 0.4
@@ -63,6 +65,7 @@ def test_codes_that_are_all_alike_have_no_effective_bit() -> None:
     assert figures.mean_correlation == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
 def test_buckets_are_described_as_a_count_describes_them(keys: list[int]) -> None:
     sizes = sorted(keys.count(key) for key in set(keys))

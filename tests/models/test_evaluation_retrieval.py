@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -52,6 +52,7 @@ def naive_hits(
     return by_code[: rules.k], sorted(candidates, key=distance)[: rules.k]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["cosine", "l2"]), st.sampled_from([0.0, 0.7]))
 def test_codes_and_candidates_are_ranked_as_a_loop_ranks_them(
     seed: int, metric: str, code_weight: float
@@ -71,6 +72,7 @@ def test_codes_and_candidates_are_ranked_as_a_loop_ranks_them(
     assert groups.sizes.sum(1).tolist() == [25] * 7
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_candidates_of_everything_are_an_exhaustive_search(seed: int) -> None:
     rng = np.random.default_rng(seed)
