@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import struct
@@ -160,6 +161,18 @@ def test_a_reduced_jpeg_looks_like_the_whole_one() -> None:
     reduced, _ = decoded(encoded(image, "JPEG", quality=95))
     whole, _ = decoded(encoded(image, "PNG"), Limits(1 << 26, 10_000_000))
     assert np.abs(reduced.pixels.astype(int) - whole.pixels).mean() < 3
+
+
+def test_a_jpeg_whose_single_pixels_count_is_not_reduced() -> None:
+    # Noise, because what is smooth looks alike at any size.
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 2600, 3), np.uint8)
+    data = encoded(Image.fromarray(pixels), "JPEG", quality=30)
+    sampled = dataclasses.replace(PREPROCESS, resample="bilinear-point", resize_rule="stretch")
+    result, _ = decode(
+        data, label="a.jpg", preprocess=sampled, limits=Limits(1 << 24, LIMITS.max_pixels)
+    )
+    with Image.open(io.BytesIO(data)) as whole:
+        assert np.array_equal(result.pixels, sampled.pixels(whole.convert("RGB")))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5_000), (5_000, 1), (2, 3)])
