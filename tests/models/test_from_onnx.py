@@ -1,7 +1,9 @@
 """The Caffe files are run by a plain numpy reading of Caffe's layers, written for these tests."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -252,7 +254,8 @@ def test_relu6_leaves_what_is_below_six_to_the_last_bit(folder: Path) -> None:
     assert np.abs(found - expected).max() < 1e-6
 
 
-def test_the_layers_of_a_whole_network_follow_one_another(folder: Path) -> None:
+def whole_network() -> onnx.ModelProto:
+    """A network with every operator that can be written but pooling over windows."""
     rng = np.random.default_rng(5)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["/a/conv"], pads=[1, 1, 1, 1]),
@@ -277,9 +280,51 @@ def test_the_layers_of_a_whole_network_follow_one_another(folder: Path) -> None:
         "shape": np.array([0, 6, 1, -1]),
         "axes": np.array([2, 3]),
     }
-    network = model(nodes, constants, (4, 7, 7))
-    assert_same(network, (4, 7, 7), folder)
-    assert from_onnx(network) == from_onnx(network)
+    return model(nodes, constants, (4, 7, 7))
+
+
+def strided_network() -> onnx.ModelProto:
+    """A convolution that is sliced at both ends of one axis, ReLU6, and both kinds of pooling."""
+    rng = np.random.default_rng(6)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["map"], strides=[2, 2], pads=[1, 0, 0, 1], group=2),
+        helper.make_node("Clip", ["map", "zero", "six"], ["cut"]),
+        helper.make_node("MaxPool", ["cut"], ["most"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("AveragePool", ["most"], ["y"], kernel_shape=[2, 2], strides=[1, 1]),
+    ]
+    constants = {
+        "w": rng.standard_normal((4, 2, 3, 3)),
+        "zero": np.zeros(()),
+        "six": np.full((), 6.0),
+    }
+    return model(nodes, constants, (4, 16, 16))
+
+
+def test_the_layers_of_a_whole_network_follow_one_another(folder: Path) -> None:
+    assert_same(whole_network(), (4, 7, 7), folder)
+    assert_same(strided_network(), (4, 16, 16), folder)
+    assert from_onnx(whole_network()) == from_onnx(whole_network())
+
+
+@pytest.mark.parametrize(("make", "side"), [(whole_network, 7), (strided_network, 16)])
+def test_real_caffe_runs_what_is_written(
+    pycaffe: ModuleType, tmp_path: Path, make: Callable[[], onnx.ModelProto], side: int
+) -> None:
+    network = make()
+    form = from_onnx(network)
+    (tmp_path / "net.prototxt").write_bytes(form.prototxt)
+    (tmp_path / "net.caffemodel").write_bytes(form.weights)
+    picture = np.random.default_rng(1).standard_normal((3, 4, side, side), np.float32) * 4
+    pycaffe.set_mode_cpu()
+    net = pycaffe.Net(
+        str(tmp_path / "net.prototxt"), pycaffe.TEST, weights=str(tmp_path / "net.caffemodel")
+    )
+    net.blobs["x"].reshape(*picture.shape)
+    net.blobs["x"].data[...] = picture
+    net.forward()
+    # What is sliced off is no output of the network.
+    assert list(net.outputs) == [form.blobs["y"]]
+    assert np.allclose(net.blobs[form.blobs["y"]].data, onnx_output(network, picture), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -131,3 +133,16 @@ def test_weights_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert list(found) == list(blobs)
     for name, arrays in blobs.items():
         assert all(np.array_equal(*pair) for pair in zip(found[name], arrays, strict=True))
+
+
+def test_stock_caffe_reads_all_three_files(pycaffe: ModuleType) -> None:
+    theirs = import_module("caffe.proto.caffe_pb2")
+    # Strict: a field that Caffe 1.0 does not know is an error.
+    net = text_format.Parse(topologies.deploy("alexnet", bits=20), theirs.NetParameter())
+    trained = text_format.Parse(
+        topologies.train_val("alexnet", bits=20, classes=5), theirs.NetParameter()
+    )
+    recipe = text_format.Parse(topologies.solver("alexnet", bits=20), theirs.SolverParameter())
+    assert net.layer[-1].type == "Sigmoid"
+    assert trained.layer[0].data_param.backend == theirs.DataParameter.LMDB
+    assert recipe.max_iter == 50_000
