@@ -18,6 +18,8 @@ _MOST_LAYERS = 10_000
 
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|\w+""")
 _UNKNOWN_FIELD = re.compile(r'Message type "[\w.]*?(\w+)" has no field named "(\w+)"')
+# Protobuf begins with the place, and later releases with the whole line.
+_PLACE = re.compile(r"^\d+:\d+ : ('.*': )?", re.DOTALL)
 # Where a field that lookalike does not know changes nothing that it computes.
 _MAY_HOLD_UNKNOWN = {
     "AccuracyParameter",
@@ -130,10 +132,18 @@ def _parse(text: str, path: Path, *, line: int) -> tuple[Any, str]:
         return _parse_or_fail(text)
     except text_format.ParseError as error:
         where = line + (error.GetLine() or 1) - 1
-        problem = str(error).rpartition("': ")[2][:200]
-        raise NetworkError(f"{path}, line {where}: {problem}") from error
+        raise NetworkError(f"{path}, line {where}: {_problem(str(error))}") from error
     except RecursionError as error:
         raise NetworkError(f"{path}, line {line}: braces are nested too deeply") from error
+
+
+def _problem(message: str) -> str:
+    if unknown := _UNKNOWN_FIELD.search(message):
+        return (
+            f"{unknown.group(1)} has no field {unknown.group(2)!r} that lookalike knows; drop it "
+            "if it changes nothing"
+        )
+    return _PLACE.sub("", message)[:200]
 
 
 def _parse_or_fail(text: str) -> tuple[Any, str]:

@@ -172,7 +172,8 @@ def test_a_padding_layer_whose_blob_is_overwritten_pads_once(tmp_path: Path) -> 
          + 'layer { name: "b" type: "ReLU" bottom: "data" top: "data2" }', "line 3: layer 'b'"),
         (INPUT + '\n\nlayer { name: 3 }', "line 4: "),
         (INPUT + 'layer { name: "a" type: "Pooling" bottom: "data" top: "a"\n'
-         + '  pooling_param { kernel_size: 2\n ceil_mode: false } }', "line 4: "),
+         + '  pooling_param { kernel_size: 2\n ceiling: false } }',
+         "line 4: PoolingParameter has no field 'ceiling'"),
         (INPUT + "layers { type: 99999 }", "99999"),
         (INPUT + "layers { type: MYSTERY }", "MYSTERY"),
         (INPUT + 'layer { name: "a" type: "ReLU" bottom: "data" top: "a"', "line 2"),

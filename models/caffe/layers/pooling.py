@@ -52,7 +52,7 @@ def _axes(parameters: Any, shape: Shape) -> tuple[_Axis, _Axis]:
                 "be at least 1 and the pad less than the kernel"
             )
     high, wide = (
-        _axis(*each, padded=any(pads), floor=pool.round_mode == _FLOOR)
+        _axis(*each, padded=any(pads), floor=pool.round_mode == _FLOOR or not pool.ceil_mode)
         for each in zip(kernels, strides, pads, (height, width), strict=True)
     )
     return high, wide
