@@ -25,8 +25,8 @@ class CaffeEngine(Engine):
     """
 
     def __init__(self, bundle: Bundle, *, threads: int, device: str = "cpu") -> None:
-        super().__init__(bundle)
         self._files = _caffe_files(bundle)
+        super().__init__(bundle, self._files.weights)
         self._device = device
         self._caffe = import_caffe()
         try_out(self._files, side_px=bundle.preprocess.input_px, device=device)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.errors import EngineError
 
-# Images per run. The largest layer alone takes 5 MB an image, and what does not fit the cache of
-# the processor costs a fifth of the speed: see docs/performance.md.
-_CHUNK = 4
+# Images per run: few, because the largest layer of EfficientNet-Lite0 alone takes 5 MB an image,
+# and what does not fit the cache of the processor costs a fifth of the speed. More where weights
+# are so large (CaffeNet's 240 MB) that reading them takes most of the time: see
+# docs/performance.md.
+_CHUNK, _LARGE_CHUNK = 4, 16
+_LARGE_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,11 @@ class Embedding:
 class Engine(ABC):
     """A network ready to run. Safe to share between threads; a context manager."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, weights: Path) -> None:
+        """Prepare for a bundle, one of whose files holds the network's weights."""
         self.bundle = bundle
+        large = weights.is_file() and weights.stat().st_size >= _LARGE_BYTES
+        self._chunk = _LARGE_CHUNK if large else _CHUNK
 
     def embed(self, pixels: NDArray[np.uint8]) -> Embedding:
         """Run the network; an image's numbers do not depend on the others beside it.
@@ -53,8 +60,8 @@ class Engine(ABC):
         features = np.empty((len(pixels), self.bundle.dims), np.float32)
         latent = np.empty((len(pixels), self.bundle.bits), np.float32)
         # Not range(0): wrong shapes are refused even when there is nothing to run.
-        for start in range(0, len(pixels) or 1, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, len(pixels) or 1, self._chunk):
+            part = slice(start, start + self._chunk)
             planes = self.bundle.preprocess.normalise(pixels[part])
             features[part], latent[part] = self._run(planes)
         if not (np.isfinite(features).all() and np.isfinite(latent).all()):

@@ -27,7 +27,7 @@ class OnnxEngine(Engine):
     """One ONNX Runtime session."""
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle, bundle.network)
         self._session: Any = _open_session(bundle, threads)
         _check_signature(bundle, self._session)
 

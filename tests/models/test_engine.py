@@ -34,6 +34,25 @@ def test_a_batch_of_any_size_equals_single_images(make_bundle: MakeBundle, count
         assert np.array_equal(batch.codes[row], single.codes[0])
 
 
+def test_a_large_network_runs_more_images_at_a_time_and_says_the_same(
+    make_bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle()
+    with open_engine(bundle, threads=1) as engine:
+        expected = engine.embed(pictures(33))
+    monkeypatch.setattr("models.engine._LARGE_BYTES", bundle.network.stat().st_size)
+    with open_engine(bundle, threads=1) as engine:
+        sizes: list[int] = []
+        run = engine._run
+        monkeypatch.setattr(
+            engine, "_run", lambda planes: (sizes.append(len(planes)), run(planes))[1]
+        )
+        found = engine.embed(pictures(33))
+    assert sizes == [16, 16, 1]
+    assert np.array_equal(found.features, expected.features)
+    assert np.array_equal(found.codes, expected.codes)
+
+
 def test_codes_are_the_latent_values_above_the_threshold(make_bundle: MakeBundle) -> None:
     with open_engine(make_bundle(code_threshold=0.6), threads=1) as engine:
         found = engine.embed(pictures(9))
