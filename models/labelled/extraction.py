@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.engine import Engine
 from models.errors import ImageError
@@ -20,6 +19,7 @@ from models.labelled.kept import Kept, Writer
 from models.labelled.pictures import MAX_PIXELS, no_warnings, read_picture
 from models.labelled.skipped import Skipped, nothing_readable
 from models.labelled.views import View, unchanged
+from models.progress import progress
 
 __all__ = ["Extracted", "Skipped", "extract"]
 
@@ -114,8 +114,13 @@ def _kept(
     with Writer(target, count=len(corpus), dims=bundle.dims, bits=bundle.bits) as writer:
         if writer.begin < len(corpus):
             reader = _Reader(corpus, engine, view, seed, max_pixels)
-            _fill(writer, reader, f"{corpus.root.name} {view.__qualname__}")
+            _fill(writer, reader, _title(corpus, view))
     return Kept.open(target)
+
+
+def _title(corpus: Corpus, view: View) -> str:
+    name = f"features of {corpus.root.name}"
+    return name if view is unchanged else f"{name}, {view.__qualname__}"
 
 
 class _Reader:
@@ -147,7 +152,7 @@ def _fill(writer: Writer, reader: _Reader, name: str) -> None:
     with (
         no_warnings(),
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-        tqdm(total=total, initial=writer.begin, desc=name, unit="image") as bar,
+        progress(total=total, begin=writer.begin, title=name) as bar,
     ):
         for found in _batches(pool, reader, range(writer.begin, total)):
             pixels = [each for each in found.values() if not isinstance(each, str)]

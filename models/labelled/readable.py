@@ -4,12 +4,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from models.errors import ImageError
 from models.labelled.corpus import Corpus
 from models.labelled.pictures import no_warnings, read_picture
 from models.labelled.skipped import Skipped, nothing_readable
+from models.progress import progress
 
 _AT_ONCE = 1024
 
@@ -39,7 +38,7 @@ def readable(corpus: Corpus, *, min_side_px: int) -> tuple[Corpus, tuple[Skipped
     with (
         no_warnings(),
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-        tqdm(total=len(corpus), desc=f"{corpus.root.name} check", unit="image") as bar,
+        progress(total=len(corpus), title=f"checking {corpus.root.name}") as bar,
     ):
         for start in range(0, len(corpus), _AT_ONCE):
             found = list(pool.map(reason, corpus.paths[start : start + _AT_ONCE]))

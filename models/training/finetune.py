@@ -18,12 +18,12 @@ import onnx
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from models.errors import TrainingError
 from models.graphs.latent import with_latent
 from models.labelled.corpus import Corpus
 from models.preprocess import Preprocess
+from models.progress import progress
 from models.training.augment import Augmentation, Batches, Examples
 from models.training.checkpoint import Checkpoint
 from models.training.trainable import Trainable
@@ -216,11 +216,10 @@ class _Run:
         """Train one epoch from the step on that was reached, then validate."""
         self._network.train()
         size = self._recipe.batch
-        with tqdm(
+        with progress(
             total=self._steps * size,
-            initial=self._step * size,
-            desc=f"epoch {self._epoch + 1} of {self._recipe.epochs}",
-            unit="image",
+            begin=self._step * size,
+            title=f"epoch {self._epoch + 1} of {self._recipe.epochs}",
         ) as bar:
             for images, labels in self._batches(self._corpus, self._epoch, first=self._step):
                 self._learn(images, labels)

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from tqdm import tqdm
 
 from models.errors import TrainingError
+from models.progress import progress
 from models.training.checkpoint import Checkpoint
 from models.training.losses import dissimilarity, imbalance, indecision
 
@@ -249,7 +249,7 @@ class _Run:
         used = order[: self._steps * self._batch].reshape(self._steps, self._batch)
         losses = 0.0
         title = f"epoch {number + 1} of {self._recipe.epochs}"
-        with tqdm(total=used.size, desc=title, unit="image") as bar:
+        with progress(total=used.size, title=title) as bar:
             for places in used:
                 losses += self._step(places)
                 bar.update(len(places))

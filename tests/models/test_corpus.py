@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tqdm import tqdm
 
 from models.errors import ImageError
 from models.labelled.corpus import read_corpus, read_photos
@@ -168,10 +167,7 @@ def test_holding_out_takes_a_share_of_every_class_and_no_more_than_wanted() -> N
         hold_out(np.array([0, 1]), share=0.5, most=9, seed=0)
 
 
-def test_images_are_checked_before_they_are_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)
+def test_images_are_checked_before_they_are_needed(tmp_path: Path) -> None:
     corpus = read_corpus(write_images(tmp_path, ["a/1.jpg", "b/1.jpg", "b/2.jpg"]))
     corpus.paths[1].write_text("no image")
     left, skipped = readable(corpus, min_side_px=8)

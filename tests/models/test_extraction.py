@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from models.bundle import Bundle
 from models.engine import Engine
@@ -26,7 +25,6 @@ class _Stop(Exception):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)
     monkeypatch.setattr(extraction, "_BATCH", 3)
     monkeypatch.setattr(kept, "_PART", 3)
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.errors import TrainingError
 from models.evaluation.measures import mean_average_precision
@@ -25,11 +24,6 @@ RECIPE = FrozenRecipe(epochs=6, batch=32, rate=0.03)
 
 class _Stop(Exception):
     pass
-
-
-@pytest.fixture(autouse=True)
-def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)
 
 
 def classes(seed: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

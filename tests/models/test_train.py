@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tqdm import tqdm
 
 from models.bundle import Bundle, load_bundle
 from models.engines import open_engine
@@ -30,11 +29,6 @@ pytest.importorskip("torch")
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 Train = Callable[..., Trained]
-
-
-@pytest.fixture(autouse=True)
-def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)
 
 
 def write_colours(root: Path, *, count: int = 16, seed: int = 0) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tqdm import tqdm
 
 from ops.cli.exits import Exit
 from tests.ops.conftest import PATIENCE_S, Environment, Run, objects, process
@@ -19,11 +18,6 @@ pytest.importorskip("torch")
 
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 FAST = ("--base", "lite0-imagenet", "--input-px", 32, "--bits", 32)
-
-
-@pytest.fixture(autouse=True)
-def no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)
 
 
 @pytest.fixture(scope="module")
