@@ -1,6 +1,8 @@
 """Makes a bundle of a network that somebody brings: Caffe files or ONNX."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +134,19 @@ def import_onnx(
         NetworkError: The file is not a network, or not one that can be used.
     """
     _check(named)
+    with _understood(file):
+        _import_onnx(file, named, input_name, feature, code, pictures)
+    return load_bundle(named.out)
+
+
+def _import_onnx(
+    file: Path,
+    named: Named,
+    input_name: str | None,
+    feature: str,
+    code: str | None,
+    pictures: Pictures,
+) -> None:
     ends = [feature] if code is None else [feature, code]
     model = embedding_of(
         _read_onnx(file), input_name=input_name, side_px=pictures.crop_px, outputs=ends
@@ -158,7 +173,18 @@ def import_onnx(
             latent=outputs[-1] if code is not None else None,
         )
         _try_out(load_bundle(path))
-    return load_bundle(named.out)
+
+
+@contextlib.contextmanager
+def _understood(file: Path) -> Iterator[None]:
+    """Translate what damaged fields make of the code that takes them for whole."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise NetworkError(
+            f"{file} is damaged, or has fields that lookalike does not know ({error!r}); get it "
+            "again or export it anew"
+        ) from error
 
 
 def _check(named: Named) -> None:

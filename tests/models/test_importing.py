@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -61,8 +63,8 @@ def named(tmp_path: Path) -> Named:
 
 
 def import_tiny(files: Caffe, named: Named, **changes: object):
-    given = {"feature": "fc", "code": "code_encode", "pictures": CAFFE_PICTURES, **changes}
-    return import_caffe(*files, named=named, **given)  # type: ignore[arg-type]
+    usual = {"feature": "fc", "code": "code_encode", "pictures": CAFFE_PICTURES, **changes}
+    return import_caffe(*files, named=named, **usual)  # type: ignore[arg-type]
 
 
 def expected(net: NetWriter, planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -282,8 +284,8 @@ def tiny_onnx(*, side: int | str = SIDE_PX, batch: int | str = "N") -> onnx.Mode
 def import_tiny_onnx(model: onnx.ModelProto, named: Named, **changes: object):
     path = named.out.parent.parent / "net.onnx"
     path.write_bytes(model.SerializeToString())
-    given = {"input_name": None, "feature": "pooled", "code": "bits", "pictures": ONNX_PICTURES}
-    return import_onnx(path, named=named, **{**given, **changes})  # type: ignore[arg-type]
+    usual = {"input_name": None, "feature": "pooled", "code": "bits", "pictures": ONNX_PICTURES}
+    return import_onnx(path, named=named, **{**usual, **changes})  # type: ignore[arg-type]
 
 
 def test_any_value_of_an_onnx_network_can_be_the_feature(named: Named) -> None:
@@ -375,6 +377,31 @@ def test_files_that_are_no_networks_are_named(
                 code=None,
                 pictures=ONNX_PICTURES,
             )
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=4),
+    st.integers(0, 1 << 16),
+)
+def test_a_damaged_network_is_refused_or_works_but_is_never_half_a_bundle(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], length: int
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    data = bytearray(tiny_onnx().SerializeToString())
+    for at, value in changes:
+        data[at % len(data)] = value
+    # Every other one is also cut off.
+    cut = data[: length // 2 % len(data)] if length % 2 else data
+    (folder / "net.onnx").write_bytes(cut)
+    named = Named("mine", folder / "mine", "l2")
+    chosen = {"input_name": None, "feature": "pooled", "code": "bits", "pictures": ONNX_PICTURES}
+    try:
+        import_onnx(folder / "net.onnx", named=named, **chosen)  # type: ignore[arg-type]
+    except ModelError:
+        assert [path.name for path in folder.iterdir()] == ["net.onnx"]
+    else:
+        assert load_bundle(named.out).bits == 8
 
 
 def test_the_id_of_an_imported_bundle_is_that_of_its_files(files: Caffe, named: Named) -> None:
