@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.catalogue import DEFAULT_BUNDLES, named_bundles
 from models.engine import Engine
-from models.engines import open_engine
+from models.engines import ENGINES, open_engine
 from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.model_import import import_
@@ -170,6 +170,7 @@ def _write(output: Path, done: Sequence[_Extracted], bundle: Bundle) -> None:
 
 
 def _described(bundle: Bundle) -> dict[str, Any]:
+    engines = [one for one in ENGINES if one != "caffe" or bundle.caffe is not None]
     return {
         "id": bundle.id,
         "path": str(bundle.path),
@@ -180,5 +181,8 @@ def _described(bundle: Bundle) -> dict[str, Any]:
         "input_px": bundle.preprocess.input_px,
         "code_threshold": bundle.code_threshold,
         "centres": 0 if bundle.centres is None else len(bundle.centres),
+        "code_weight": bundle.code_weight,
+        "source": bundle.source,
+        "engines": " ".join(engines),
         "sha256": bundle.sha256,
     }

@@ -50,6 +50,7 @@ def test_an_imported_bundle_is_used_by_its_name(run: Run, photos: Path, tmp_path
     assert "mine" in listed
     (info,) = objects(run("model", "info", "--bundle", "mine", "--json", env=env))
     assert (info["id"], info["metric"]) == (made["id"], "l2")
+    assert (info["source"], info["engines"]) == ("caffe", "onnx caffe")
     photo = next(photos.iterdir())
     done = run("model", "extract", photo, "--bundle", "mine", "--json", env=env)
     assert len(objects(done)[0]["code"]) == 2
