@@ -12,10 +12,11 @@ from tests.services import (
     SERVICE_FIXTURES,
     chromium_path,
     postgres,
+    pycaffe,
     rabbitmq,
 )
 
-__all__ = ["chromium_path", "leave_nothing_behind", "postgres", "rabbitmq"]
+__all__ = ["chromium_path", "leave_nothing_behind", "postgres", "pycaffe", "rabbitmq"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,10 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
 
+from models.caffe_runtime import import_caffe
+from models.errors import EngineError
 from ops.errors import ServiceMissingError
 from ops.services import PostgreSQL, RabbitMQ, postgresql_server, rabbitmq_server
 
@@ -61,3 +64,12 @@ def chromium_path() -> str:
     if path is None:
         missing("chromium is not installed; run: apt-get install --no-install-recommends chromium")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def pycaffe() -> ModuleType:
+    """Real Caffe."""
+    try:
+        return import_caffe()
+    except EngineError as error:
+        missing(str(error))

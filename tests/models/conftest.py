@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnx
@@ -14,13 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from models.bundle import Bundle, CaffeFiles, load_bundle
 from models.bundle_writer import write_bundle
 from models.caffe.from_onnx import CaffeForm, from_onnx
-from models.caffe_runtime import import_caffe
 from models.catalogue import ensure_bundle
 from models.engine import Engine
 from models.engines import open_engine
-from models.errors import EngineError
 from models.preprocess import Preprocess
-from tests.services import missing
 
 # For the tests that import ONNX Runtime themselves.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -129,15 +125,6 @@ def make_caffe_bundle(make_bundle: MakeBundle, tmp_path: Path) -> MakeBundle:
         return make_bundle(caffe=files, caffe_files=edit(form), **changes)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def pycaffe() -> ModuleType:
-    """Real Caffe; a laptop without it skips the test."""
-    try:
-        return import_caffe()
-    except EngineError as error:
-        missing(str(error))
 
 
 @pytest.fixture

@@ -150,9 +150,7 @@ def test_a_network_in_each_of_caffes_formats_is_the_same_in_both_engines(
     pycaffe: ModuleType, import_net: ImportNet, tmp_path: Path, form: str
 ) -> None:
     prototxt, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
-    # The 2014 network leaves what its softmax gives without a name, which Caffe 1.0 refuses.
-    named = FORMATS[form].replace('} bottom: "classes" }', '} bottom: "classes" top: "prob" }')
-    prototxt.write_text(named)
+    prototxt.write_text(FORMATS[form])
     weights.write_bytes(caffemodel(random_blobs(prototxt), form))
     found = compare(import_net(prototxt, weights, feature="fc3", code="encode"), count=40, seed=1)
     assert found.within_tolerance
