@@ -26,6 +26,9 @@ def main() -> int:
     except OpsError as error:
         click.echo(f"Error: {error}", err=True)
         return 1
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the next `make caffe` goes on from here", err=True)
+        return 130
 
 
 def _main() -> int:

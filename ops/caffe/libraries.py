@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -56,7 +57,9 @@ def find_libraries() -> Libraries:
     """
     import numpy as np
 
-    folder = _LIBRARIES / (sysconfig.get_config_var("MULTIARCH") or "")
+    # Not every Python says what Debian calls the machine.
+    machine = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
+    folder = _LIBRARIES / machine
     return Libraries(
         python=Path(sysconfig.get_paths()["include"]),
         numpy=Path(np.get_include()),

@@ -95,9 +95,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_python_without_boost_is_told_which_one_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "libboost_python39.so").touch()
+    folder = tmp_path / "m68k-linux-gnu"
+    folder.mkdir()
+    (folder / "libboost_python39.so").touch()
     monkeypatch.setattr(libraries, "_LIBRARIES", tmp_path)
-    monkeypatch.setattr(libraries.sysconfig, "get_config_var", lambda name: "")
+    monkeypatch.setattr(libraries.sysconfig, "get_config_var", lambda name: folder.name)
     with pytest.raises(BuildError, match=r"for Python 3\.9 and .*PYTHON=python3\.9"):
         libraries.find_libraries()
 
