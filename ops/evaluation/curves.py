@@ -80,8 +80,9 @@ def _recall(figure: Figure, records: Sequence[Mapping[str, Any]]) -> None:
     left.set_ylabel("recall of an exhaustive search's hits")
     left.set_xlabel("images compared by feature")
     right.set_xlabel("ms in the store (median)")
+    left.set_xscale("log")
+    right.set_xlim(left=0)
     for axes in (left, right):
-        axes.set_xscale("log")
         _finish(axes)
 
 

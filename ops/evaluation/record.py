@@ -145,7 +145,8 @@ def curve_places(k: int) -> list[int]:
 
 
 def _rounded(value: float, digits: int = 4) -> float:
-    return round(float(value), digits)
+    # Adding 0 turns -0 into 0.
+    return round(float(value), digits) + 0.0
 
 
 def _all_rounded(figures: Any) -> Any:
