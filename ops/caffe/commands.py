@@ -38,7 +38,7 @@ def run(
     Raises:
         BuildError: The program is missing or failed.
     """
-    with log.open("a", encoding="utf-8") as copy:
+    with log.open("a", encoding="utf-8", buffering=1) as copy:
         try:
             process = subprocess.Popen(  # noqa: S603 - a list, and no shell
                 list(map(str, command)),
