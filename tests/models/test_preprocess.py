@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -166,6 +167,21 @@ def test_normalising_is_what_caffe_s_transformer_does() -> None:
     by_image = rules(**CAFFE, scale=0.017, mean_sha256="0" * 64, mean_image=image)
     expected = transformed(pixels, mean=image, input_scale=0.017)
     assert np.allclose(by_image.normalise(pixels[None])[0], expected, atol=1e-5)
+
+
+def test_normalising_is_what_the_real_transformer_does(pycaffe: ModuleType) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    image = rng.uniform(90, 130, (3, 8, 8)).astype(np.float32)
+    transformer = pycaffe.io.Transformer({"data": (1, 3, 8, 8)})
+    transformer.set_transpose("data", (2, 0, 1))
+    transformer.set_channel_swap("data", (2, 1, 0))
+    transformer.set_raw_scale("data", 255)
+    transformer.set_mean("data", image)
+    transformer.set_input_scale("data", 0.017)
+    expected = transformer.preprocess("data", pixels.astype(np.float32) / 255)
+    found = rules(**CAFFE, scale=0.017, mean_sha256="0" * 64, mean_image=image)
+    assert np.allclose(found.normalise(pixels[None])[0], expected, atol=1e-6)
 
 
 def test_a_picture_that_is_sampled_is_never_reduced_before() -> None:
