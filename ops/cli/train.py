@@ -22,7 +22,9 @@ _CAFFEMODEL = ".caffemodel"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _CORPUS = click.Path(path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_RECIPE = ("epochs", "batch", "rate", "patience", "seed")
+_WEIGHT = click.FloatRange(min=0)
+_FROZEN_ONLY = ("similarity", "balance", "quantisation")
+_RECIPE = ("epochs", "batch", "rate", "patience", "seed", *_FROZEN_ONLY)
 _TOLD = 3
 
 
@@ -73,6 +75,13 @@ _TOLD = 3
 @click.option("--batch", type=click.IntRange(min=1), help="Images per step.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Highest learning rate.")
 @click.option("--patience", type=click.IntRange(min=1), help="Epochs without gain before it ends.")
+@click.option(
+    "--similarity", type=_WEIGHT, help="Weight of the loss that draws codes of a class together."
+)
+@click.option("--balance", type=_WEIGHT, help="Weight of the loss that evens the bits out.")
+@click.option(
+    "--quantisation", type=_WEIGHT, help="Weight of the loss that keeps values off the threshold."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="For every draw; 0 by default.")
 @click.option(
     "--input-px",
@@ -142,6 +151,9 @@ def _base(
 def _options(name: str, told: dict[str, Any]) -> Options:
     given = {key: told.pop(key) for key in _RECIPE}
     recipe = {key: value for key, value in given.items() if value is not None}
+    if told["finetune"] and (wrong := recipe.keys() & {*_FROZEN_ONLY}):
+        names = ", ".join(f"--{each}" for each in sorted(wrong))
+        raise click.UsageError(f"{names} cannot be set with --finetune; leave it out.")
     return Options(name=name, recipe=recipe, **told)
 
 

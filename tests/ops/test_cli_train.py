@@ -96,6 +96,7 @@ def test_what_was_killed_goes_on_and_gives_the_same_bundle(
         (("--base", "lite9"), Exit.UNAVAILABLE, "other bases are lite0-imagenet"),
         (("--base", "w.caffemodel"), Exit.FAILED, "give its --prototxt too"),
         (("--rate", "1e38"), Exit.FAILED, "the loss is not a number"),
+        (("--finetune", "--balance", 1), Exit.USAGE, "--balance cannot be set with --finetune"),
         (("--name", "A B"), Exit.FAILED, "give another --name"),
     ],
 )
