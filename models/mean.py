@@ -24,7 +24,10 @@ def read_any_mean(text: str, *, by_channel: bool = False) -> Mean:
         WeightsError: It is neither, or the file cannot be read.
     """
     numbers = _numbers(text)
-    values = read_mean(Path(text)) if numbers is None else np.array(numbers, np.float32)
+    if numbers is not None:
+        first, second, third = numbers
+        return first, second, third
+    values = read_mean(Path(text))
     if values.ndim == 3 and not by_channel:
         return values
     return by_channels(values)
