@@ -72,6 +72,19 @@ def extract(console: Console, /, **plan: Any) -> None:
 
 
 @bench.command()
+@click.option("--bundle", help="Name or directory; by default CaffeNet with random weights.")
+@click.option("--batches", **_list("1,64"), help="Images at once.")
+@click.option("--threads", **_list(",".join(map(str, sorted({1, cores()})))), help="Threads.")
+@_count("--rounds", 5, "Times that the engines take turns.")
+@click.pass_obj
+def engines(console: Console, /, **plan: Any) -> None:
+    """ONNX Runtime, real Caffe and the network in 8-bit integers, in turns on one network."""
+    from ops.bench.engines import Plan, bench_engines
+
+    bench_engines(Plan(**plan), console)
+
+
+@bench.command()
 @_images
 @_count("--photos", 1_000, "Variants of the demo photos to make.")
 @_count("--warm-up", 256, "Images to take in before the clock runs.")
