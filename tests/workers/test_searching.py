@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from models.catalogue import ensure_bundle
 from store import Hit, Partial
 from tests.workers.conftest import PATIENCE_S
 from tests.workers.pictures import folder_of, jpeg
@@ -64,6 +65,24 @@ def test_an_answer_of_all_groups_has_no_problem() -> None:
 def test_without_any_answer_the_search_fails_with_the_first_problem() -> None:
     with pytest.raises(Failed, match=r"damaged.*Restore"):
         merged_answer([PROBLEM, PROBLEM], k=1, groups=2)
+
+
+def test_hits_are_ordered_with_the_code_weight_of_the_bundle(
+    base_settings: Settings, tmp_path: Path
+) -> None:
+    settings = replace(base_settings, data_dir=tmp_path / "data")
+    bundle = ensure_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    with Client.open(settings, trusted=True) as client:
+        job = client.ingest_folder(folder_of(tmp_path / "photos", range(16)))
+        assert client.wait_job(job.id, PATIENCE_S).counts.indexed == 16
+        search = client.submit_search(upload=("q.jpg", io.BytesIO(jpeg(0))), k=16, effort=10)
+        hits = client.wait_search(search.ticket, PATIENCE_S).hits
+    of_features = [hit.distance - bundle.code_weight * hit.hamming / bundle.bits for hit in hits]
+    assert bundle.code_weight > 0
+    assert of_features[0] == pytest.approx(0, abs=1e-3)
+    assert min(of_features[1:]) > 0
+    assert max(of_features) < 1
+    assert hits[-1].distance > max(of_features)
 
 
 def test_a_damaged_shard_makes_the_result_partial_and_says_why(
