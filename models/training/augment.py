@@ -1,4 +1,4 @@
-"""Training examples for fine-tuning: pictures cut, mirrored and partly hidden at random.
+"""Training examples for fine-tuning: pictures cut and mirrored at random.
 
 What is drawn depends on the seed, the epoch and the image alone, so that a run which was cut off
 goes on with the same pictures.
@@ -30,14 +30,11 @@ class Augmentation:
         least_area: The smallest share of the picture that is kept; 1 keeps all of it.
         most_stretch: The largest ratio of the kept part's sides.
         mirror: Mirrors half of the examples.
-        hide: Share of the examples of which a part is greyed out (Zhong et al., "Random Erasing
-            Data Augmentation", AAAI 2020).
     """
 
-    least_area: float = 0.6
+    least_area: float = 0.7
     most_stretch: float = 4 / 3
     mirror: bool = True
-    hide: float = 0.25
 
     def apply(
         self, image: Image.Image, preprocess: Preprocess, rng: np.random.Generator
@@ -57,11 +54,8 @@ class Augmentation:
         resample = RESAMPLING.get(preprocess.resample, Image.Resampling.BILINEAR)
         resized = image.resize((side, side), resample, box=self._box(*image.size, rng))
         pixels = np.array(resized)
-        if self.mirror and rng.random() < 0.5:
-            pixels = pixels[:, ::-1]
-        if rng.random() < self.hide:
-            _hide(pixels, rng)
-        return np.ascontiguousarray(pixels)
+        mirrored = self.mirror and rng.random() < 0.5
+        return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
 
     def _box(
         self, width: int, height: int, rng: np.random.Generator
@@ -76,13 +70,6 @@ class Augmentation:
                 left, top = rng.uniform(0, width - across), rng.uniform(0, height - down)
                 return left, top, left + across, top + down
         return 0, 0, width, height
-
-
-def _hide(pixels: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    side = len(pixels)
-    across, down = (int(side * rng.uniform(0.1, 0.5)) for _ in range(2))
-    left, top = int(rng.integers(side - across + 1)), int(rng.integers(side - down + 1))
-    pixels[top : top + down, left : left + across] = 127
 
 
 class Examples(Dataset[tuple[NDArray[np.uint8], int]]):

@@ -96,8 +96,8 @@ def open_base(name: str, *, input_px: int | None, find: Callable[[str], Bundle])
 
     Args:
         name: One of `PRETRAINED`, or a bundle, whose latent layer is left away.
-        input_px: Side of the network's input; None for the one that it was trained with. Only
-            those of `PRETRAINED` leave the choice.
+        input_px: Side of the network's input; None for the one that it was trained with. A
+            network whose features are means over the picture leaves the choice.
         find: Loads a bundle by name or directory; it may be one without codes.
 
     Raises:
@@ -107,9 +107,30 @@ def open_base(name: str, *, input_px: int | None, find: Callable[[str], Bundle])
     """
     if name in PRETRAINED:
         return _pretrained(name, input_px)
-    base = _of_bundle(name, find)
-    refuse_side(base, input_px)
-    return base
+    return _of_side(_of_bundle(name, find), input_px)
+
+
+def _of_side(base: Base, input_px: int | None) -> Base:
+    """Let a network take pictures of another side, where its features stay as many."""
+    if input_px in (None, base.preprocess.input_px):
+        return base
+    if base.preprocess.mean_image is not None or not _is_free(base.graph):
+        refuse_side(base, input_px)
+    graph = onnx.ModelProto()
+    graph.CopyFrom(base.graph)
+    for axis in graph.graph.input[0].type.tensor_type.shape.dim[2:]:
+        axis.dim_value = input_px
+    pictures = dataclasses.replace(base.preprocess, input_px=input_px, resize_px=input_px)
+    return dataclasses.replace(base, graph=graph, preprocess=pictures, bundle=None)
+
+
+def _is_free(graph: onnx.ModelProto) -> bool:
+    """Tell whether every way to the features leads through a mean over the whole picture."""
+    made_by = {name: node for node in graph.graph.node for name in node.output}
+    node = made_by.get(graph.graph.output[0].name)
+    while node is not None and node.op_type in ("Flatten", "Reshape", "Squeeze", "Identity"):
+        node = made_by.get(node.input[0])
+    return node is not None and node.op_type in ("GlobalAveragePool", "GlobalMaxPool")
 
 
 def refuse_side(base: Base, input_px: int | None) -> None:

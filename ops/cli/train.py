@@ -86,7 +86,8 @@ _TOLD = 3
 @click.option(
     "--input-px",
     type=click.IntRange(min=32, max=1024),
-    help=f"Side of the network's input, with {', '.join(PRETRAINED)}.",
+    help="Side of the network's input, where its features are means over the picture, as those of "
+    f"{', '.join(PRETRAINED)} are.",
 )
 @click.option(
     "--device",

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from models.bundle import Bundle
 from models.caffe import topologies
@@ -12,6 +13,7 @@ from models.engines import open_engine
 from models.errors import BundleError, NetworkError, TrainingError, WeightsError
 from models.training.bases import Base, open_base
 from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
+from tests.models.conftest import SIDE_PX, MakeBundle
 
 
 def never(name: str) -> Bundle:
@@ -48,11 +50,41 @@ def test_a_bundle_gives_its_features_without_its_code(bundle: Bundle, tmp_path: 
     assert np.array_equal(features(base, tmp_path), features(without, tmp_path / "base"))
 
 
-def test_a_bundle_has_the_side_it_has(bundle: Bundle) -> None:
+def test_a_network_of_means_over_the_picture_takes_any_side(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    base = open_base("tiny", input_px=16, find=lambda name: bundle)
+    assert (base.preprocess.input_px, base.preprocess.resize_px, base.dims) == (16, 16, 6)
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    # A picture repeated has, but for the seams, the means that it has alone.
+    seamless = np.tile(small[:, :1, :1], (1, 16, 16, 1))
+    with open_engine(base.with_bundle(tmp_path / "base"), threads=1) as engine:
+        large = engine.embed(seamless).features
+    with open_engine(bundle, threads=1) as engine:
+        np.testing.assert_allclose(large, engine.embed(seamless[:, :8, :8]).features, rtol=1e-4)
+
+
+def test_a_network_that_counts_pixels_has_the_side_it_has(make_bundle: MakeBundle) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["feature"]),
+        helper.make_node("Sigmoid", ["feature"], ["latent_values"]),
+    ]
+    dims = 3 * SIDE_PX**2
+    shapes = {name: ["N", dims] for name in ("feature", "latent_values")}
+    graph = helper.make_graph(
+        nodes,
+        "flat",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, SIDE_PX, SIDE_PX])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    network = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    flat = make_bundle(network, dims=dims, bits=dims)
     with pytest.raises(
         TrainingError, match=r"takes 8 pixels; leave --input-px out, or .*lite0-im"
     ):
-        open_base("tiny", input_px=16, find=lambda name: bundle)
+        open_base("tiny", input_px=16, find=lambda name: flat)
 
 
 def test_an_unknown_base_is_told_what_there_is(bundle: Bundle) -> None:
