@@ -42,7 +42,7 @@ _CORPUS = click.Path(path_type=Path)
 @click.option(
     "--searches",
     type=click.IntRange(min=1),
-    default=200,
+    default=100,
     show_default=True,
     help="Queries that a real store is searched with, for recall and time.",
 )
