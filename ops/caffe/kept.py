@@ -43,7 +43,7 @@ def _kept(recipe: Recipe, folder: Path) -> Path | None:
 
 
 def _build(recipe: Recipe, folder: Path) -> Path:
-    click.echo("Building Caffe, the first time only; about 8 minutes on 2 cores", err=True)
+    click.echo("Building Caffe, the first time only; 2 to 4 minutes on 2 free cores", err=True)
     begin = time.monotonic()
     work, log = folder / "work", folder / "build.log"
     work.mkdir(exist_ok=True)
