@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from models.engine import Engine
 from models.errors import BundleError, EngineError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnxruntime
     from numpy.typing import NDArray
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 # From 1.29 on ONNX Runtime reports its use over the network, and keeps a database in the user's
 # home, unless one of these is set before it is imported (the name changed on the way).
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+
+# How a node of type LRN says so in a file: field 4 of NodeProto, three letters.
+_LRN = b"\x22\x03LRN"
 
 
 class OnnxEngine(Engine):
@@ -68,10 +74,23 @@ def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
-            bundle.network, options, providers=["CPUExecutionProvider"]
+            _network(bundle.network), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot open {bundle.network}: {error}") from error
+
+
+def _network(path: Path) -> Path | bytes:
+    """Return what ONNX Runtime opens: the file, or another form of it that is faster there."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(_LRN) < 0:
+            return path
+    # Few networks need it, and the others are spared the import.
+    import onnx
+
+    from models.graphs.lrn import expand_lrn
+
+    return bytes(expand_lrn(onnx.load(path)).SerializeToString())
 
 
 def _check_signature(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
