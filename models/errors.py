@@ -29,5 +29,9 @@ class TrainingError(ModelError):
     """A network could not be trained: its data, its settings or its numbers are at fault."""
 
 
+class Diverged(TrainingError):
+    """The loss of a training run is not a number, and will not be one if it is repeated."""
+
+
 class TrainingBlocked(TrainingError):
     """Training cannot begin: PyTorch or a GPU is missing, or the bundle's place is taken."""

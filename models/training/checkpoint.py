@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from models.errors import TrainingError
-
-_FILE = "checkpoint.pt"
+from models.training.work import CHECKPOINT
 
 
 class Checkpoint:
@@ -27,7 +26,7 @@ class Checkpoint:
             settings: What fixes the run; a state of other settings is refused.
             every_s: Least time between two calls of `due` that say yes.
         """
-        self._path, self._settings, self._every_s = work / _FILE, settings, every_s
+        self._path, self._settings, self._every_s = work / CHECKPOINT, settings, every_s
         self._saved_at = time.monotonic()
 
     def due(self) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch.nn import functional
@@ -26,6 +25,7 @@ from models.preprocess import Preprocess
 from models.progress import progress
 from models.training.augment import Augmentation, Batches, Examples
 from models.training.checkpoint import Checkpoint
+from models.training.losses import descend
 from models.training.trainable import Trainable
 
 _MOST_WORKERS = 8
@@ -99,8 +99,9 @@ def finetune(
         device: `cpu` or `cuda`, which trains in mixed precision.
 
     Raises:
+        Diverged: The loss is not a number.
         TrainingError: The network has an operation that cannot be trained, there are fewer
-            images than a batch, the loss is not a number, or a checkpoint is unusable.
+            images than a batch, or a checkpoint is unusable.
     """
     if len(corpus.paths) < recipe.batch:
         raise TrainingError(
@@ -243,13 +244,14 @@ class _Run:
     def _learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         # Dropout draws from this generator; a resumed run draws the same.
         torch.manual_seed(self._recipe.seed + 1 + self._epoch * self._steps + self._step)
-        loss = self._loss(images, labels)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        self._loss_sum += descend(
+            self._optimiser,
+            self._loss(images, labels),
+            when=f"epoch {self._epoch + 1}, step {self._step + 1}",
+            rate=self._recipe.rate,
+        )
         self._schedule.step()
         self._step += 1
-        self._loss_sum += self._checked(loss)
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         recipe = self._recipe
@@ -260,15 +262,6 @@ class _Run:
                 by_feature, labels, label_smoothing=recipe.smoothing
             )
         return loss
-
-    def _checked(self, loss: torch.Tensor) -> float:
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise TrainingError(
-                f"the loss is not a number in epoch {self._epoch + 1}, step {self._step}; lower "
-                "--rate and start anew"
-            )
-        return value
 
     def _precision(self) -> Any:
         cuda = self._device.type == "cuda"

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from models.errors import TrainingError
 from models.progress import progress
 from models.training.checkpoint import Checkpoint
-from models.training.losses import dissimilarity, imbalance, indecision
+from models.training.losses import descend, dissimilarity, imbalance, indecision
 
 _AT_ONCE = 8192
 # Dimensions that never change would be divided by nothing.
@@ -123,7 +122,8 @@ def learn_frozen(
         work: Folder for checkpoints; the caller deletes it when all is done.
 
     Raises:
-        TrainingError: The loss is not a number, or a checkpoint is unusable.
+        Diverged: The loss is not a number.
+        TrainingError: A checkpoint is unusable.
     """
     with _one_thread():
         run = _Run(train, validation, bits, classes, recipe, work)
@@ -259,16 +259,12 @@ class _Run:
 
     def _step(self, places: NDArray[np.int64]) -> float:
         features, labels = self._train.take(places)
-        loss = self._loss(self._layers.values(features), labels)
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise TrainingError(
-                f"the loss is not a number in epoch {len(self._history) + 1}; lower --rate (it "
-                f"is {self._recipe.rate:g}) and start anew"
-            )
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        value = descend(
+            self._optimiser,
+            self._loss(self._layers.values(features), labels),
+            when=f"epoch {len(self._history) + 1}",
+            rate=self._recipe.rate,
+        )
         self._schedule.step()
         return value
 

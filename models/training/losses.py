@@ -5,7 +5,12 @@ Everywhere: `values` are latent values from -1 to 1, shape=(N, B).
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
+
+from models.errors import Diverged
 
 
 def dissimilarity(values: torch.Tensor, labels: torch.Tensor, sharpness: float) -> torch.Tensor:
@@ -36,3 +41,35 @@ def imbalance(values: torch.Tensor) -> torch.Tensor:
 def indecision(values: torch.Tensor) -> torch.Tensor:
     """Charge for values far from -1 and 1, which rounding to bits moves most."""
     return ((1 - values.abs()) ** 2).mean()
+
+
+def descend(optimiser: Any, loss: torch.Tensor, *, when: str, rate: float) -> float:
+    """Take one step down a loss.
+
+    Args:
+        optimiser: Any of PyTorch's.
+        loss: What to lower.
+        when: Which step it is, for the error.
+        rate: The highest learning rate, for the error.
+
+    Returns:
+        The loss.
+
+    Raises:
+        Diverged: The loss is not a number, or the step is not one.
+    """
+    value = float(loss.detach())
+    try:
+        if not math.isfinite(value):
+            raise OverflowError(f"it is {value}")
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    # PyTorch's own, where a step leaves the range of its numbers.
+    except (OverflowError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "overflow" not in str(error):
+            raise
+        raise Diverged(
+            f"the loss is not a number in {when}; lower --rate (it is {rate:g}) and start anew"
+        ) from error
+    return value

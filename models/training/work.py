@@ -11,7 +11,10 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from models.errors import TrainingBlocked, TrainingError
+from models.errors import Diverged, TrainingBlocked, TrainingError
+
+CHECKPOINT = "checkpoint.pt"
+"""Name of the file, in a folder of the work folder, that a run can go on from."""
 
 _RUN = "run.json"
 
@@ -20,7 +23,8 @@ class Work:
     """A folder `OUT.unfinished`; a context manager that lets one process in.
 
     A run that was killed is taken up again by the next one of the same settings. `publish` puts
-    the bundle in its place and deletes the folder.
+    the bundle in its place and deletes the folder; so does an error that came before the first
+    checkpoint, or that would come again.
 
     Attributes:
         path: The folder.
@@ -65,19 +69,22 @@ class Work:
     def _claim(self) -> None:
         file = self.path / _RUN
         wanted = json.loads(json.dumps(self._run))
-        if not file.exists():
-            scratch = file.with_suffix(".new")
-            scratch.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
-            scratch.replace(file)
-            return
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8")) if self._begun else wanted
         if found != wanted:
             others = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
             raise TrainingBlocked(
                 f"{self.path} is of an unfinished run with another {', '.join(others)}; start "
                 "that one again to finish it, or delete the folder"
             )
-        self.resumed = True
+        self.resumed = self._begun
+        scratch = file.with_suffix(".new")
+        scratch.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+        scratch.replace(file)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is anything that took time to make."""
+        return any(self.path.glob(f"*/{CHECKPOINT}")) and (self.path / _RUN).exists()
 
     def publish(self, bundle: Path) -> None:
         """Move the finished bundle from the work folder to its place.
@@ -100,4 +107,6 @@ class Work:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is not None and (not self._begun or isinstance(error, Diverged)):
+            shutil.rmtree(self.path, ignore_errors=True)
         self._stack.close()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from models.bundle import Bundle, load_bundle
 from models.engines import open_engine
-from models.errors import BundleError, ModelError, TrainingBlocked, TrainingError
+from models.errors import BundleError, Diverged, ModelError, TrainingBlocked, TrainingError
 from models.labelled.corpus import read_corpus
 from models.labelled.errors import CacheError, CorpusError
 from models.labelled.extraction import extract
@@ -246,9 +246,32 @@ def test_without_pytorch_the_remedy_is_named(
         train()
 
 
-def test_one_class_left_is_not_enough(train: Train, data: Path) -> None:
+def test_a_run_that_would_fail_again_leaves_nothing_to_resume(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match="the loss is not a number"):
+        train(recipe={"epochs": 3, "rate": 1e38})
+    assert not list(tmp_path.glob("out*"))
+    assert train().bundle.bits == 12
+
+
+def test_what_was_killed_before_it_learned_anything_does_not_hold_another_run_up(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        # As after SIGKILL: nobody tidies up.
+        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+        patch.setattr("models.training.stages.extract", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train()
+    assert (tmp_path / "out.unfinished" / "run.json").exists()
+    assert train(bits=16).bundle.bits == 16
+
+
+def test_one_class_left_is_not_enough(train: Train, data: Path, tmp_path: Path) -> None:
     for name in ("green", "red"):
         for path in (data / name).iterdir():
             path.write_text("no image")
     with pytest.raises(CorpusError, match=r"only the class 'blue' of .* has images that can be"):
         train()
+    assert not list(tmp_path.glob("out*"))
