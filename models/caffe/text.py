@@ -15,6 +15,8 @@ from models.errors import NetworkError
 # ResNet-152's description has 90 KB and 800 layers.
 _LARGEST_BYTES = 4 << 20
 _MOST_LAYERS = 10_000
+# Protobuf's parser takes a hundred times the memory of a string.
+_LONGEST_LINE = 1 << 18
 
 _TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|\w+""")
 _UNKNOWN_FIELD = re.compile(r'Message type "[\w.]*?(\w+)" has no field named "(\w+)"')
@@ -103,7 +105,12 @@ def _read(path: Path) -> str:
             "describes a network in text, and not its weights"
         )
     # Caffe's own files hold authors' names in whatever encoding; only comments do.
-    return data.decode("utf-8", errors="replace")
+    text = data.decode("utf-8", errors="replace")
+    if max(map(len, text.split("\n"))) > _LONGEST_LINE:
+        raise NetworkError(
+            f"{path} has a line of more than {_LONGEST_LINE} characters; break it where layers end"
+        )
+    return text
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:

@@ -188,7 +188,8 @@ def test_a_padding_layer_whose_blob_is_overwritten_pads_once(tmp_path: Path) -> 
         ("", "no layer"),
         ('net: "train_val.prototxt" base_lr: 0.01', "no layer"),
         (b"\x00\x01\xff" * 100, "no layer"),
-        ("layer {} " * 10_001, "more than 10000"),
+        ("layer {}\n" * 10_001, "more than 10000"),
+        ('name: "' + "x" * 300_000 + '"', "a line of more than"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, wrong: str | bytes, says: str) -> None:

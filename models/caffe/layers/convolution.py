@@ -45,7 +45,10 @@ def _window(parameters: Any, shape: Shape) -> _Window:
     window = _Window(
         kernel=pair(conv.kernel_size, conv.kernel_h, conv.kernel_w, has_pair=has("kernel_h")),
         stride=pair(
-            conv.stride or [1], conv.stride_h, conv.stride_w or 1, has_pair=has("stride_h")
+            conv.stride or [1],
+            conv.stride_h or 1,
+            conv.stride_w or 1,
+            has_pair=has("stride_h") or has("stride_w"),
         ),
         pad=pair(
             conv.pad or [0],
@@ -107,7 +110,7 @@ def _write(step: Step) -> list[str]:
 
 def _write_as(step: Step, kind: str) -> str:
     names = ("weight", "bias")
-    constants = [step.constant(*pair) for pair in zip(names, step.blobs, strict=False)]
+    constants = [step.constant(*named) for named in zip(names, step.blobs, strict=False)]
     window = _window(step.parameters, step.shapes[0])
     return step.node(kind, [step.bottoms[0], *constants], **window.attributes())
 
