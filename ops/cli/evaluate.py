@@ -11,6 +11,7 @@ from models.bundle import Bundle
 from models.engines import open_engine
 from ops.cli.console import Console, shown
 from ops.cli.options import Command, settings_options
+from ops.cli.signals import terminable
 from ops.evaluation.curves import MISSING, can_draw
 from ops.evaluation.data import Split, read_split
 from ops.evaluation.record import joined, record_of, table_of
@@ -46,7 +47,9 @@ _CORPUS = click.Path(path_type=Path)
     show_default=True,
     help="Queries that a real store is searched with, for recall and time.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="For every draw.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For every draw."
+)
 @click.option("--out", type=_FOLDER, help="Write report.json, report.html and curves here.")
 @click.option("--cache", type=_FOLDER, help="Keep features here; the next run takes them.")
 @settings_options("bundles_dir", "cache_dir", "engine_threads")
@@ -76,7 +79,9 @@ def evaluate_(
     bundles = [find_bundle(settings, name) for name in names]
     if out is not None:
         prepare(out)
-    found = [_measured(each, split, options, settings) for each in bundles]
+    # So that SIGTERM takes the store of the searches away too.
+    with terminable():
+        found = [_measured(each, split, options, settings) for each in bundles]
     asked = {"data": str(data), "queries": queries and str(queries), "sample": sample}
     records = [record_of(each, asked | _kept(options, settings)) for each in found]
     console.result(joined(records), "\n\n".join(map(table_of, records)))
