@@ -76,6 +76,7 @@ class _Parts:
 _PARTS = {
     "lite0-128": _Parts("lite0", code_weight=2.0),
     "lite0-20": _Parts("lite0", code_weight=0.25),
+    "lite2-128": _Parts("lite2", code_weight=2.0),
 }
 DEFAULT_BUNDLES = tuple(_PARTS)
 

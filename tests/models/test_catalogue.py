@@ -20,21 +20,40 @@ from models.engines import open_engine
 from models.errors import BundleError, WeightsError
 
 
+@pytest.fixture(scope="module")
+def default_bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
+    cache = tmp_path_factory.mktemp("default-bundles")
+    return [ensure_bundle(name, cache_dir=cache) for name in DEFAULT_BUNDLES]
+
+
 def assembled(cache_dir: Path) -> str:
     return ensure_bundle("lite0-20", cache_dir=cache_dir).id
 
 
-def test_the_default_bundles_are_what_their_names_say(lite_bundle: Bundle, tmp_path: Path) -> None:
-    small = ensure_bundle("lite0-20", cache_dir=tmp_path)
-    assert DEFAULT_BUNDLES == ("lite0-128", "lite0-20")
-    assert [(b.name, b.bits, b.dims) for b in (lite_bundle, small)] == [
-        ("lite0-128", 128, 1280),
-        ("lite0-20", 20, 1280),
+def test_the_default_bundles_are_what_their_names_say(default_bundles: list[Bundle]) -> None:
+    assert DEFAULT_BUNDLES == ("lite0-128", "lite0-20", "lite2-128")
+    assert [(b.name, b.bits, b.dims, b.preprocess.input_px) for b in default_bundles] == [
+        ("lite0-128", 128, 1280, 224),
+        ("lite0-20", 20, 1280, 224),
+        ("lite2-128", 128, 1280, 260),
     ]
-    assert small.centres is None
-    assert lite_bundle.centres is not None
-    assert lite_bundle.centres.shape == (2048, 16)
-    assert len(np.unique(lite_bundle.centres, axis=0)) == 2048
+    assert default_bundles[1].centres is None
+    for bundle in (default_bundles[0], default_bundles[2]):
+        assert bundle.centres is not None
+        assert len(np.unique(bundle.centres, axis=0)) == len(bundle.centres) == 2048
+    assert all(bundle.code_weight > 0 for bundle in default_bundles)
+
+
+def test_another_code_weight_is_another_directory_of_the_cache_but_no_other_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ensure_bundle("lite0-20", cache_dir=tmp_path)
+    heavier = dataclasses.replace(catalogue._PARTS["lite0-20"], code_weight=7.5)
+    monkeypatch.setitem(catalogue._PARTS, "lite0-20", heavier)
+    after = ensure_bundle("lite0-20", cache_dir=tmp_path)
+    assert after.code_weight == 7.5
+    assert after.path != before.path
+    assert after.id == before.id
 
 
 def test_the_default_bundles_come_in_both_forms(lite_bundle: Bundle) -> None:
@@ -94,7 +113,9 @@ def test_a_bundle_in_the_folder_of_bundles_is_found_by_its_name(
     assert named_bundles(folder) == ["mine"]
     found = ensure_bundle("mine", cache_dir=tmp_path / "cache", bundles_dir=folder)
     assert (found.path, found.id) == (folder / "mine", made.id)
-    with pytest.raises(BundleError, match="expected lite0-128, lite0-20, mine or a directory"):
+    with pytest.raises(
+        BundleError, match="expected lite0-128, lite0-20, lite2-128, mine or a directory"
+    ):
         ensure_bundle("other", cache_dir=tmp_path / "cache", bundles_dir=folder)
 
 
@@ -108,7 +129,9 @@ def test_a_bundle_without_a_code_layer_is_for_training_alone(
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle 'lite9': expected lite0-128, lite0-20"):
+    with pytest.raises(
+        BundleError, match="no bundle 'lite9': expected lite0-128, lite0-20, lite2-128"
+    ):
         ensure_bundle("lite9", cache_dir=tmp_path)
 
 
@@ -142,11 +165,10 @@ def test_missing_weights_leave_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_ids_are_the_documented_ones(lite_bundle: Bundle, tmp_path: Path) -> None:
+def test_the_ids_are_the_documented_ones(default_bundles: list[Bundle]) -> None:
     # Another id means that every store in use is refused: only on purpose, and in the changelog.
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
-    assert f"`{lite_bundle.id}`" in page
-    assert f"`{ensure_bundle('lite0-20', cache_dir=tmp_path).id}`" in page
+    assert [bundle.id for bundle in default_bundles if f"`{bundle.id}`" not in page] == []
 
 
 def test_every_field_of_a_bundle_is_documented(lite_bundle: Bundle) -> None:
