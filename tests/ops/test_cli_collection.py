@@ -309,7 +309,7 @@ def test_a_look_at_no_collection_begins_none(run: Run, tmp_path: Path, command: 
 
 def test_the_bundles_are_listed_and_described(run: Run) -> None:
     listed = {one["name"]: one for one in objects(run("model", "list", "--json"))}
-    assert set(listed) == {"lite0-128", "lite0-20"}
+    assert set(listed) == {"lite0-128", "lite0-20", "lite2-128"}
     assert listed["lite0-128"]["used"]
     (info,) = objects(run("model", "info", "--json"))
     assert (info["bits"], info["dims"]) == (128, 1280)
