@@ -50,7 +50,7 @@ class FrozenRecipe:
     epochs: int = 20
     batch: int = 256
     rate: float = 3e-3
-    similarity: float = 1.0
+    similarity: float = 2.0
     sharpness: float = 4.0
     balance: float = 0.0
     quantisation: float = 0.0
