@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from tqdm import tqdm
 
 from models.bundle import Bundle, check_name, load_bundle
 from models.bundle_writer import write_bundle
@@ -20,6 +19,7 @@ from models.engine import Embedding
 from models.engines import open_engine
 from models.errors import BundleError, NetworkError
 from models.integers import Array, to_integers
+from models.progress import progress
 from models.whole import whole_directory
 
 if TYPE_CHECKING:
@@ -146,5 +146,7 @@ def _network(bundle: Bundle, pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _planes(bundle: Bundle, pixels: NDArray[np.uint8], doing: str) -> Iterator[Array]:
-    for picture in tqdm(pixels, desc=f"{doing} {bundle.name}", unit="image"):
-        yield bundle.preprocess.normalise(picture[None])
+    with progress(total=len(pixels), title=f"{doing} {bundle.name}") as bar:
+        for picture in pixels:
+            yield bundle.preprocess.normalise(picture[None])
+            bar.update(1)

@@ -1,14 +1,14 @@
 """Rankings of a labelled database for labelled queries, every way that a search could rank."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.evaluation.ranking import as_words, blocks, feature_distances, hamming, nearest
 from models.evaluation.ties import Groups, count_groups
+from models.progress import progress
 
 TOP = 10
 """Hits of each query whose rows are kept."""
@@ -114,23 +114,63 @@ def rank_by_feature(
         same = queries.labels[part, None] == database.labels
         by_feature = distances(part)
         everything.append(_ranked(nearest(by_feature, rules.k), same))
-        rows = _reranked(by_feature, hamming(ours[part], theirs), rules)
-        candidates.append(_ranked(rows, same))
+        near = _Candidates.of(by_feature, hamming(ours[part], theirs), rules.candidates)
+        candidates.append(_ranked(near.ranked(rules, rules.code_weight), same))
     return _joined(everything), _joined(candidates)
 
 
-def _reranked(
-    by_feature: NDArray[np.float32], by_code: NDArray[np.uint16], rules: Rules
-) -> NDArray[np.int64]:
-    """Rows of the K nearest of the candidates, shape=(part, K)."""
-    wanted = min(rules.candidates, by_code.shape[1])
-    # Ascending, so that the database's order decides between equals.
-    candidates = np.sort(nearest(by_code, wanted), axis=1)
-    distances = np.take_along_axis(by_feature, candidates, axis=1)
-    if rules.code_weight:
-        differing = np.take_along_axis(by_code, candidates, axis=1).astype(np.float32)
-        distances += np.float32(rules.code_weight / rules.bits) * differing
-    return np.take_along_axis(candidates, nearest(distances, rules.k), axis=1)
+def rank_by_weights(
+    queries: Embedded, database: Embedded, rules: Rules, weights: Sequence[float]
+) -> list[Ranked]:
+    """Rank the images with the nearest codes with one code weight after the other.
+
+    Args:
+        queries: Q images, compared as they are.
+        database: N images.
+        rules: The settings but for the code weight.
+        weights: Code weights.
+
+    Returns:
+        The rankings of each weight.
+    """
+    ours, theirs = as_words(queries.codes), as_words(database.codes)
+    distances = feature_distances(queries.features, database.features, metric=rules.metric)
+    found: list[list[Ranked]] = [[] for _ in weights]
+    for part in _progress(len(queries), "features and codes"):
+        same = queries.labels[part, None] == database.labels
+        near = _Candidates.of(distances(part), hamming(ours[part], theirs), rules.candidates)
+        for ranked, weight in zip(found, weights, strict=True):
+            ranked.append(_ranked(near.ranked(rules, weight), same))
+    return [_joined(each) for each in found]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The C nearest by code of each query, in the database's order.
+
+    Attributes:
+        rows: shape=(part, C), dtype=int64.
+        apart: Distances of their features, shape=(part, C), dtype=float32.
+        differing: Differing bits, shape=(part, C), dtype=float32.
+    """
+
+    rows: NDArray[np.int64]
+    apart: NDArray[np.float32]
+    differing: NDArray[np.float32]
+
+    @classmethod
+    def of(
+        cls, by_feature: NDArray[np.float32], by_code: NDArray[np.uint16], wanted: int
+    ) -> "_Candidates":
+        # Ascending, so that the database's order decides between equals.
+        rows = np.sort(nearest(by_code, min(wanted, by_code.shape[1])), axis=1)
+        differing = np.take_along_axis(by_code, rows, axis=1).astype(np.float32)
+        return cls(rows, np.take_along_axis(by_feature, rows, axis=1), differing)
+
+    def ranked(self, rules: Rules, weight: float) -> NDArray[np.int64]:
+        """Rows of the K nearest, shape=(part, K)."""
+        distances = self.apart + np.float32(weight / rules.bits) * self.differing
+        return np.take_along_axis(self.rows, nearest(distances, rules.k), axis=1)
 
 
 def _ranked(rows: NDArray[np.int64], same: NDArray[np.bool_]) -> Ranked:
@@ -145,7 +185,7 @@ def _joined(parts: list[Ranked]) -> Ranked:
 
 
 def _progress(queries: int, name: str) -> Iterator[slice]:
-    with tqdm(total=queries, desc=f"ranking by {name}", unit="query") as bar:
+    with progress(total=queries, title=f"ranking by {name}", unit="query") as bar:
         for part in blocks(queries):
             yield part
             bar.update(min(part.stop, queries) - part.start)

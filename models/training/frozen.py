@@ -128,8 +128,9 @@ def learn_frozen(
     with _one_thread():
         run = _Run(train, validation, bits, classes, recipe, work)
         run.resume()
-        while not run.finished:
-            run.epoch()
+        with run.progress() as bar:
+            while not run.finished:
+                run.epoch(bar)
         return run.result()
 
 
@@ -242,19 +243,24 @@ class _Run:
         self._history, self._kept = state["history"], state["kept"]
         self._accuracy_kept = state["accuracy"]
 
-    def epoch(self) -> None:
+    def progress(self) -> Any:
+        """Return a bar over all epochs; one of them may be too short to be told of."""
+        size = self._steps * self._batch
+        begin = size * len(self._history)
+        return progress(total=size * self._recipe.epochs, begin=begin, title="learning codes")
+
+    def epoch(self, bar: Any) -> None:
         """Learn from every image once, look at the validation images, and save."""
         number = len(self._history)
         order = np.random.default_rng([self._recipe.seed, number]).permutation(len(self._train))
         used = order[: self._steps * self._batch].reshape(self._steps, self._batch)
         losses = 0.0
-        title = f"epoch {number + 1} of {self._recipe.epochs}"
-        with progress(total=used.size, title=title) as bar:
-            for places in used:
-                losses += self._step(places)
-                bar.update(len(places))
-            loss, accuracy = losses / self._steps, self._accuracy()
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.4f}")
+        for places in used:
+            losses += self._step(places)
+            bar.update(len(places))
+        loss, accuracy = losses / self._steps, self._accuracy()
+        told = {"loss": f"{loss:.3f}", "accuracy": f"{accuracy:.4f}"}
+        bar.set_postfix(epoch=number + 1, **told, refresh=False)
         self._close(loss, accuracy)
 
     def _step(self, places: NDArray[np.int64]) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
+
+from models.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,14 +114,16 @@ def learn_latent(examples: Examples, *, bits: int, recipe: Recipe, seed: int) ->
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.rate, total_steps=steps, pct_start=0.1
     )
-    for batch in tqdm(learner.batches(), total=steps, desc=f"{bits} bits", unit="step"):
-        loss = learner.loss(batch)
-        if not torch.isfinite(loss):
-            raise ValueError("the loss is not a number; lower the learning rate")
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    with progress(total=steps, title=f"{bits} bits", unit="step") as bar:
+        for batch in learner.batches():
+            loss = learner.loss(batch)
+            if not torch.isfinite(loss):
+                raise ValueError("the loss is not a number; lower the learning rate")
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            bar.update(1)
     return learner.layer()
 
 

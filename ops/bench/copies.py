@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
+from models.progress import progress
 from ops.bench.output import put
 from ops.bench.served import Served, await_search, post_search, served
 from ops.bench.stack import unfinished
@@ -70,7 +70,11 @@ def bench_copies(plan: Plan, console: Console) -> None:
         photos = collection.photos[::step][: plan.queries]
         console.note(f"Searching with {len(photos)} photos and {len(COPIES)} copies of each.")
         try:
-            ranks = [_ranks(collection, photo, plan) for photo in tqdm(photos, unit="photo")]
+            ranks = []
+            with progress(total=len(photos), title="searching", unit="photo") as bar:
+                for photo in photos:
+                    ranks.append(_ranks(collection, photo, plan))
+                    bar.update(1)
         except (OpsError, OSError) as error:
             raise unfinished(str(error), collection.logs) from error
     put(console, "copies", _figures(plan, collection, ranks))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from models.bundle import Bundle
 from models.evaluation.measures import overlap
 from models.evaluation.retrieval import Embedded
+from models.progress import progress
 from store import NewImage, Query, Shard, StoreSpec
 from workers.searching import MAX_EFFORT, MIN_EFFORT, candidates_for
 
@@ -92,13 +92,15 @@ def search_figures(bundle: Bundle, queries: Embedded, database: Embedded) -> lis
     with (
         tempfile.TemporaryDirectory(prefix="lookalike-evaluate-") as folder,
         Shard.open(Path(folder) / "store", spec_of(bundle)) as shard,
-        tqdm(total=(len(efforts) + 1) * len(queries), desc="searching", unit="search") as bar,
+        progress(total=(len(efforts) + 1) * len(queries), title="searching", unit="search") as bar,
     ):
         _fill(shard, database)
-        found = {}
+        found: dict[int, list[_Found]] = {}
         for effort in (*efforts, MAX_EFFORT):
-            found[effort] = list(_searches(shard, bundle, queries, effort, depths[-1]))
-            bar.update(len(queries))
+            found[effort] = []
+            for each in _searches(shard, bundle, queries, effort, depths[-1]):
+                found[effort].append(each)
+                bar.update(1)
     labels = database.labels, queries.labels
     truth = found[MAX_EFFORT]
     return [_figures(effort, each, truth, depths, labels) for effort, each in found.items()]
