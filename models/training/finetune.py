@@ -164,8 +164,10 @@ class _Run:
         self._optimiser = torch.optim.AdamW(
             self._network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
         )
+        # At a fifth of five steps OneCycleLR would divide by nothing.
+        total = max(6, self._steps * recipe.epochs)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimiser, recipe.rate, total_steps=self._steps * recipe.epochs, pct_start=0.2
+            self._optimiser, recipe.rate, total_steps=total, pct_start=0.2
         )
         self._epoch, self._step, self._loss_sum = 0, 0, 0.0
         self._history: list[dict[str, float]] = []
