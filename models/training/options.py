@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from models.bundle import check_name
+from models.catalogue import DEFAULT_BUNDLES
 from models.errors import TrainingBlocked, TrainingError
 from models.labelled.corpus import Corpus
 from models.training.bases import Base
@@ -32,6 +33,7 @@ class Options:
         device: `cpu`, `cuda`, or `auto` for whichever there is; only fine-tuning uses a GPU.
         recipe: Those settings of `FrozenRecipe` or `FinetuneRecipe` that are not to have their
             default.
+        code_weight: `Bundle.code_weight`, at least 0; None chooses it on the held-out images.
     """
 
     data: Path
@@ -42,37 +44,56 @@ class Options:
     finetune: bool
     device: str
     recipe: dict[str, Any]
+    code_weight: float | None = None
 
 
 def check(base: Base, options: Options) -> str:
     """Refuse what cannot work before anything is done; returns the device."""
-    if importlib.util.find_spec("torch") is None:
-        raise TrainingBlocked("training needs PyTorch; pip install 'lookalike[train]'")
+    gpu = _has_gpu()
     try:
         check_name(options.name)
     except ValueError as error:
         raise TrainingError(f"the name of the bundle {error}; give another --name") from error
+    if options.name in DEFAULT_BUNDLES:
+        raise TrainingError(
+            f"{options.name} is a bundle that comes with lookalike; give another --name"
+        )
     if not MIN_BITS <= options.bits <= MAX_BITS:
         raise TrainingError(
             f"codes have {MIN_BITS} to {MAX_BITS} bits, not {options.bits}; change --bits"
+        )
+    if options.code_weight is not None and not 0 <= options.code_weight < math.inf:
+        raise TrainingError(
+            f"a code weight is a number of at least 0, not {options.code_weight}; change "
+            "--code-weight"
         )
     if not (base.learned or options.finetune):
         raise TrainingError(
             f"the weights of {base.name} are random, so its features say nothing; add --finetune"
         )
-    import torch
-
-    there = torch.cuda.is_available()
-    if options.device == "cuda" and not there:
+    if options.device == "cuda" and not gpu:
         raise TrainingBlocked("PyTorch finds no GPU; leave --device out to train on the CPU")
-    return "cuda" if there and options.device != "cpu" else "cpu"
+    return "cuda" if gpu and options.device != "cpu" else "cpu"
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except Exception as error:  # a broken installation raises anything
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        why = "training needs PyTorch" if missing else f"PyTorch cannot be loaded ({reason})"
+        raise TrainingBlocked(f"{why}; pip install 'lookalike[train]'") from error
+    return bool(torch.cuda.is_available())
 
 
 def identity(
     base: Base, options: Options, corpus: Corpus, validation: Corpus | None
 ) -> dict[str, Any]:
     """What must be the same for a run to be taken up again."""
-    told = {key: value for key, value in asdict(options).items() if key != "device"}
+    # Neither changes what is learned: where, and what searches make of it.
+    free = ("device", "code_weight")
+    told = {key: value for key, value in asdict(options).items() if key not in free}
     network = hashlib.sha256(base.graph.SerializeToString(deterministic=True)).hexdigest()
     return {
         **told,

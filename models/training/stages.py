@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.engines import open_engine
+from models.evaluation.retrieval import Embedded
 from models.graphs.latent import with_latent
 from models.labelled.corpus import Corpus
 from models.labelled.errors import CorpusError
@@ -21,6 +22,7 @@ from models.labelled.readable import readable
 from models.labelled.skipped import Skipped
 from models.labelled.split import hold_out
 from models.training.bases import Base
+from models.training.code_weight import Seen
 from models.training.options import Options
 
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.05, 5000
@@ -33,8 +35,7 @@ class Result:
 
     Attributes:
         graph: The network with the outputs of its features and `latent`.
-        codes: Makes the codes of `corpus`, given a bundle of the graph: shape=(N, ceil(B/8)),
-            dtype=uint8, packed.
+        look: Looks at the images with a bundle of the graph; `known` are those of `corpus`.
         corpus: The images that could be read, held-out ones included.
         held_out: How many images decided which epoch is best.
         skipped: The images that could not be read.
@@ -44,7 +45,7 @@ class Result:
     """
 
     graph: onnx.ModelProto
-    codes: Callable[[Bundle], NDArray[np.uint8]]
+    look: Callable[[Bundle], Seen]
     corpus: Corpus
     held_out: int
     skipped: tuple[Skipped, ...]
@@ -83,13 +84,13 @@ class Stage:
         bundle = self.base.with_bundle(self.work / "base")
         known = self._extract(self.corpus, bundle)
         labels = _several_classes(known.corpus).labels
+        others = known
         if self.validation is None:
             rows, held = _split(labels, recipe.seed)
-            other = Rows(known.features, labels, held)
         else:
-            rows = np.arange(len(labels))
-            asked = self._extract(self.validation, bundle)
-            other = Rows(asked.features, asked.corpus.labels, np.arange(len(asked.corpus)))
+            others = self._extract(self.validation, bundle)
+            rows, held = np.arange(len(labels)), np.arange(len(others.corpus))
+        other = Rows(others.features, others.corpus.labels, held)
         learned = learn_frozen(
             Rows(known.features, labels, rows),
             other,
@@ -99,16 +100,16 @@ class Stage:
             work=self.work / "layer",
         )
 
-        def codes(_: Bundle) -> NDArray[np.uint8]:
-            starts = range(0, len(known.features), _ROWS_AT_ONCE)
-            parts = (known.features[start : start + _ROWS_AT_ONCE] for start in starts)
-            return np.concatenate(
-                [np.packbits(part @ learned.weight.T + learned.bias > 0, axis=1) for part in parts]
-            )
+        def coded(images: Extracted) -> Embedded:
+            codes = _codes(images.features, learned.weight, learned.bias)
+            return Embedded(images.features, codes, images.corpus.labels)
+
+        def look(_: Bundle) -> Seen:
+            return Seen(coded(known), rows, coded(others), held)
 
         return Result(
             graph=with_latent(self.base.graph, learned.weight, learned.bias),
-            codes=codes,
+            look=look,
             corpus=known.corpus,
             held_out=len(other),
             skipped=known.skipped,
@@ -146,14 +147,20 @@ class Stage:
             device=device,
         )
 
-        def codes(bundle: Bundle) -> NDArray[np.uint8]:
+        def look(bundle: Bundle) -> Seen:
             # Kept: whoever evaluates the bundle, or learns another code on it, needs them next.
-            extracted = self._extract(corpus, bundle)
-            return np.packbits(extracted.latent > bundle.code_threshold, axis=1)
+            known = self._extract(corpus, bundle)
+            others = known if self.validation is None else self._extract(other, bundle)
+            return Seen(
+                _embedded(known, bundle),
+                _rows_of(learned_from, known),
+                _embedded(others, bundle),
+                _rows_of(other, others),
+            )
 
         return Result(
             graph=found.graph,
-            codes=codes,
+            look=look,
             corpus=corpus,
             held_out=len(other),
             skipped=skipped,
@@ -165,6 +172,24 @@ class Stage:
     def _extract(self, corpus: Corpus, bundle: Bundle) -> Extracted:
         with open_engine(bundle, threads=self.threads) as engine:
             return extract(corpus, engine, cache=self.features)
+
+
+def _codes(
+    features: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    starts = range(0, len(features), _ROWS_AT_ONCE)
+    parts = (features[start : start + _ROWS_AT_ONCE] for start in starts)
+    return np.concatenate([np.packbits(part @ weight.T + bias > 0, axis=1) for part in parts])
+
+
+def _embedded(images: Extracted, bundle: Bundle) -> Embedded:
+    codes = np.packbits(images.latent > bundle.code_threshold, axis=1)
+    return Embedded(images.features, codes, images.corpus.labels)
+
+
+def _rows_of(corpus: Corpus, images: Extracted) -> NDArray[np.int64]:
+    wanted = {*corpus.paths}
+    return np.flatnonzero([path in wanted for path in images.corpus.paths])
 
 
 def _split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,6 +20,7 @@ from models.labelled.skipped import Skipped
 from models.network_bundle import write_network_bundle
 from models.training.bases import Base
 from models.training.centres import learn_centres
+from models.training.code_weight import Choice, choose_code_weight
 from models.training.log import described, versions, write_log
 from models.training.options import Options, check, identity
 from models.training.stages import Result, Stage
@@ -76,8 +77,9 @@ def train(base: Base, options: Options, *, out: Path, features: Path, threads: i
         begin = time.monotonic()
         stage = Stage(base, options, corpus, validation, work.path, features, threads)
         result = stage.finetuned(device) if options.finetune else stage.frozen()
-        made = _write(result, base, options, work.path / "bundle")
+        made, choice = _write(result, base, options, work.path / "bundle")
         log = _log(result, base, options) | {"device": device, "resumed": work.resumed}
+        log["code_weight"] = choice.description if choice else {"weight": options.code_weight}
         seconds = round(time.monotonic() - begin, 1)
         write_log(made, log | {"seconds_since_resumed": seconds})
         work.publish(made)
@@ -104,19 +106,31 @@ def _validation(options: Options, corpus: Corpus) -> Corpus | None:
     return validation
 
 
-def _write(result: Result, base: Base, options: Options, path: Path) -> Path:
-    """Write the bundle, and once more with centre codes where the store needs them."""
-    centres = None
-    _write_network(result, base, options, path, None)
-    if options.bits > _LONGEST_WITHOUT_CENTRES:
-        codes = result.codes(load_bundle(path))
-        centres = _centres(codes, bits=options.bits, seed=result.recipe["seed"])
-        _write_network(result, base, options, path, centres)
-    return path
+def _write(result: Result, base: Base, options: Options, path: Path) -> tuple[Path, Choice | None]:
+    """Write the bundle, and once more with what is learned by looking through it."""
+    centres, choice, weight = None, None, options.code_weight
+    seed = result.recipe["seed"]
+    long = options.bits > _LONGEST_WITHOUT_CENTRES
+    _write_network(result, base, options, path, weight=weight or 0.0)
+    if long or weight is None:
+        seen = result.look(load_bundle(path))
+        if long:
+            centres = _centres(seen.known.codes, bits=options.bits, seed=seed)
+        if weight is None:
+            choice = choose_code_weight(seen, bits=options.bits, metric=base.metric, seed=seed)
+            weight = choice.weight
+        _write_network(result, base, options, path, weight=weight, centres=centres)
+    return path, choice
 
 
 def _write_network(
-    result: Result, base: Base, options: Options, path: Path, centres: NDArray[np.uint8] | None
+    result: Result,
+    base: Base,
+    options: Options,
+    path: Path,
+    *,
+    weight: float,
+    centres: NDArray[np.uint8] | None = None,
 ) -> None:
     shutil.rmtree(path, ignore_errors=True)
     try:
@@ -132,6 +146,7 @@ def _write_network(
         metric=base.metric,
         feature=base.feature_name,
         latent=LATENT,
+        code_weight=weight,
         centres=centres,
     )
 

@@ -65,6 +65,12 @@ _TOLD = 3
 @click.option("--name", help="Name of the new bundle; by default that of --out.")
 @click.option("--licence", help="SPDX expression of the new weights; by default the base's.")
 @click.option(
+    "--code-weight",
+    type=_WEIGHT,
+    help="How much codes count beside features when hits are ordered; by default what finds most "
+    "for the held-out images.",
+)
+@click.option(
     "--validation",
     type=_CORPUS,
     help="Images of the same classes that decide which epoch is best; by default a twentieth of "
@@ -125,14 +131,15 @@ def train_(
     """
     if out is None and name is None:
         raise click.UsageError("Give --out, or --name for a bundle in the folder of bundles.")
-    out = out if out is not None else settings.bundles_dir / str(name)
+    handle = shown(name if out is None else out.absolute())
+    out = (out if out is not None else settings.bundles_dir / str(name)).absolute()
     options = _options(name or out.name, told)
     files = CaffeFiles(prototxt, feature, mean)
     start = _base(base, files, input_px, options.recipe.get("seed", 0), settings)
     features = cache if cache is not None else settings.cache_dir / "features"
     trained = train(start, options, out=out, features=features, threads=settings.engine_threads)
     console.result(_record(trained), _text(trained))
-    _tell(console, trained, options)
+    _tell(console, trained, options, handle)
 
 
 def _base(
@@ -172,6 +179,7 @@ def _record(trained: Trained) -> dict[str, Any]:
         "skipped": len(trained.skipped),
         "epochs": trained.epochs,
         "accuracy": trained.accuracy,
+        "code_weight": bundle.code_weight,
     }
 
 
@@ -179,12 +187,11 @@ def _text(trained: Trained) -> str:
     return "\n".join(f"{key:<16} {shown(value)}" for key, value in _record(trained).items())
 
 
-def _tell(console: Console, trained: Trained, options: Options) -> None:
+def _tell(console: Console, trained: Trained, options: Options, handle: str) -> None:
     """Say what was left out, and what to do next."""
     if trained.skipped:
         console.note(f"{len(trained.skipped):,} images could not be read, such as:")
     for each in trained.skipped[:_TOLD]:
         console.note(f"  {shown(each.path)}: {shown(each.reason)}")
-    path = shown(trained.bundle.path)
-    console.note(f"Measure it: lookalike evaluate {path} --data {shown(options.data)}")
-    console.note(f"Use it:     lookalike ingest PHOTOS --data-dir NEW --bundle {path}")
+    console.note(f"Measure it: lookalike evaluate {handle} --data {shown(options.data)}")
+    console.note(f"Use it:     lookalike ingest PHOTOS --data-dir NEW --bundle {handle}")

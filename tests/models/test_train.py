@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,7 @@ def test_a_disk_that_is_full_at_any_moment_leaves_no_bundle(
             {"name": "Two Words"},
             "the name of the bundle is 'Two Words'; use .*; give another --name",
         ),
+        ({"name": "lite0-128"}, "comes with lookalike; give another --name"),
         ({"device": "cuda"}, "finds no GPU; leave --device out"),
     ],
 )
@@ -238,11 +240,71 @@ def test_random_weights_must_be_trained_whole(train: Train, base: Base) -> None:
         train(base=dataclasses.replace(base, learned=False))
 
 
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_code_weight_must_be_a_number(train: Train, weight: float) -> None:
+    with pytest.raises(TrainingError, match=r"number of at least 0, .*; change --code-weight"):
+        train(code_weight=weight)
+
+
+@pytest.mark.parametrize("bits", [12, 32])
+def test_the_code_weight_is_chosen_on_held_out_images_or_given(
+    train: Train, tmp_path: Path, bits: int
+) -> None:
+    chosen, given = train("chosen", bits=bits), train("given", bits=bits, code_weight=3.5)
+    log = json.loads((tmp_path / "chosen" / "training.json").read_text())["code_weight"]
+    assert log["weight"] == chosen.bundle.code_weight
+    assert (log["queries"], log["database"], log["hits"]) == (3, 45, 45)
+    tried = {each["weight"]: each["map"] for each in log["tried"]}
+    assert len(tried) == 7
+    assert log["weight"] in tried
+    assert all(0 < score <= 1 for score in tried.values())
+    assert given.bundle.code_weight == 3.5
+    assert given.bundle.id == chosen.bundle.id
+    log = json.loads((tmp_path / "given" / "training.json").read_text())["code_weight"]
+    assert log == {"weight": 3.5}
+
+
+@pytest.mark.parametrize("finetune", [False, True])
+def test_validation_images_search_those_that_were_learned_from(
+    train: Train, tmp_path: Path, finetune: bool
+) -> None:
+    validation = write_colours(tmp_path / "validation", count=2, seed=1)
+    (validation / "red" / "0.png").write_text("no image")
+    recipe = {"epochs": 1, "batch": 8}
+    train(validation=validation, finetune=finetune, recipe=recipe)
+    log = json.loads((tmp_path / "out" / "training.json").read_text())["code_weight"]
+    assert (log["queries"], log["database"]) == (5, 48)
+
+
+def test_a_fine_tuned_network_searches_with_what_it_did_not_learn_from(
+    train: Train, data: Path, tmp_path: Path
+) -> None:
+    (data / "red" / "0.png").write_text("no image")
+    train(finetune=True, recipe={"epochs": 1, "batch": 8})
+    log = json.loads((tmp_path / "out" / "training.json").read_text())["code_weight"]
+    assert (log["queries"], log["database"]) == (3, 44)
+
+
 def test_without_pytorch_the_remedy_is_named(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(TrainingBlocked, match=r"pip install 'lookalike\[train\]'"):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(TrainingBlocked, match=r"needs PyTorch; pip install 'lookalike\[train\]'"):
+        train()
+
+
+@pytest.mark.parametrize(
+    "broken", ["raise OSError('libc10.so: gone\\nmore')", "import libc10_so_gone", "1 / 0"]
+)
+def test_of_a_pytorch_that_is_broken_the_reason_is_told_too(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "torch.py").write_text(broken)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    expected = r"cannot be loaded \(.*(gone|zero).*\); pip install 'lookalike\[train\]'$"
+    with pytest.raises(TrainingBlocked, match=expected):
         train()
 
 

@@ -20,6 +20,12 @@ COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 FAST = ("--base", "lite0-imagenet", "--input-px", 32, "--bits", 32)
 
 
+@pytest.fixture(autouse=True)
+def everything_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on a few tiny pictures is too short for a log otherwise."""
+    monkeypatch.setattr("models.progress._SILENT_S", 1e-9)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures whose colour tells the class, one of them broken."""
@@ -43,11 +49,15 @@ def test_a_bundle_is_trained_named_and_used(run: Run, data: Path, tmp_path: Path
     assert (told["bits"], told["dims"], told["images"], told["held_out"]) == (32, 1280, 21, 3)
     assert (told["skipped"], told["epochs"], told["caffe"]) == (1, 2, True)
     assert "image/s" in result.stderr
+    assert "\r" not in result.stderr
     assert "1 images could not be read" in result.stderr
     assert "broken.png: not a picture" in result.stderr
-    assert "lookalike evaluate" in result.stderr
+    assert "lookalike evaluate colours --data" in result.stderr
+    assert "--data-dir NEW --bundle colours\n" in result.stderr
+    assert Path(told["path"]).is_absolute()
     log = json.loads((Path(told["path"]) / "training.json").read_text())
     assert log["base"] == "lite0-imagenet"
+    assert log["code_weight"]["weight"] == told["code_weight"]
     (info,) = objects(run("model", "info", "--bundle", "colours", "--json"))
     assert info["id"] == told["id"]
 
@@ -98,6 +108,9 @@ def test_what_was_killed_goes_on_and_gives_the_same_bundle(
         (("--rate", "1e38"), Exit.FAILED, "the loss is not a number"),
         (("--finetune", "--balance", 1), Exit.USAGE, "--balance cannot be set with --finetune"),
         (("--name", "A B"), Exit.FAILED, "give another --name"),
+        (("--name", "lite0-128"), Exit.FAILED, "comes with lookalike; give another --name"),
+        (("--code-weight", "nan"), Exit.FAILED, "change --code-weight"),
+        (("--code-weight", "-1"), Exit.USAGE, "-1.0 is not in the range x>=0"),
     ],
 )
 def test_what_cannot_work_ends_with_its_code_and_leaves_no_bundle(
@@ -109,6 +122,18 @@ def test_what_cannot_work_ends_with_its_code_and_leaves_no_bundle(
     assert result.exit_code == code, result.stderr
     assert message.lower() in result.stderr.lower()
     assert not (tmp_path / "out").exists()
+
+
+def test_with_a_place_of_its_own_a_bundle_is_used_by_its_whole_path(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ("--out", "here", "--name", "mine", "--epochs", 1, "--code-weight", 1.5, "--json")
+    result = run("train", "--data", data, *FAST, *args)
+    assert result.exit_code == Exit.DONE, result.stderr
+    assert f"--bundle {tmp_path / 'here'}\n" in result.stderr
+    (told,) = objects(result)
+    assert (told["path"], told["code_weight"]) == (str(tmp_path / "here"), 1.5)
 
 
 def test_a_place_is_needed(run: Run, data: Path) -> None:
