@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engine import Engine
+from models.errors import ImageError
 from models.evaluation.retrieval import Embedded
 from models.labelled.corpus import Corpus, read_corpus
 from models.labelled.extraction import Extracted, Skipped, extract
+from models.labelled.pictures import read_picture
+from models.labelled.skipped import nothing_readable
 from workers.errors import InvalidRequest
 
 DATABASE_PART, QUERY_PARTS = "train", ("test", "val", "valid", "validation")
@@ -70,7 +73,7 @@ def read_split(data: Path, queries: Path | None, *, sample: int | None, seed: in
         seed: For the draw.
 
     Raises:
-        CorpusError: The images or their classes are not there.
+        CorpusError: The images or their classes are not there, or cannot be read.
         InvalidRequest: The database lacks a class of the queries, or there are too few images.
     """
     part = next((data / name for name in QUERY_PARTS if (data / name).is_dir()), None)
@@ -124,6 +127,8 @@ def _drawn(corpus: Corpus, sample: int | None, seed: int) -> Split:
     first = np.unique(corpus.labels[order], return_index=True)[1]
     free = np.delete(order, first)
     wanted = max(1, min(len(corpus) // _DRAWN_SHARE, _MOST_DRAWN)) if sample is None else sample
+    if not len(free):
+        raise _nothing_to_draw(corpus)
     if not 1 <= wanted <= len(free):
         raise InvalidRequest(
             f"{wanted} queries cannot be drawn from the {len(corpus)} images of {corpus.root}: "
@@ -133,6 +138,22 @@ def _drawn(corpus: Corpus, sample: int | None, seed: int) -> Split:
     queries = np.sort(free[:wanted])
     database = np.setdiff1d(np.arange(len(corpus)), queries)
     return Split(corpus.take(database), corpus.take(queries), corpus)
+
+
+def _nothing_to_draw(corpus: Corpus) -> Exception:
+    """Say why: a folder where every class has one image mostly has images that are none."""
+    skipped = []
+    for path in corpus.paths:
+        try:
+            read_picture(path)
+        except ImageError as error:
+            skipped.append(Skipped(path, str(error)))
+        else:
+            return InvalidRequest(
+                f"Each class of {corpus.root} has one image only, so none is left to search for.",
+                remedy="Add images of the same classes, or give queries with --queries.",
+            )
+    return nothing_readable(corpus.root, skipped)
 
 
 def _sampled(queries: Corpus, sample: int | None, seed: int) -> Corpus:

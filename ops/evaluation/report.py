@@ -14,7 +14,7 @@ from ops.evaluation.examples import examples_of
 from ops.evaluation.page import page_of
 from ops.evaluation.record import joined
 from ops.evaluation.run import Evaluation
-from workers.errors import Failed
+from workers.errors import Conflict, Failed
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -23,9 +23,16 @@ def prepare(folder: Path) -> None:
     """Make the folder of a report, before anything takes long.
 
     Raises:
+        Conflict: It holds files, and no earlier report.
         Failed: It cannot be made or written to.
     """
     with _told(folder):
+        held = folder.is_dir() and any(folder.iterdir())
+        if held and not (folder / REPORT).is_file():
+            raise Conflict(
+                f"{folder} holds files, and no earlier report ({REPORT}) that may be replaced.",
+                remedy="Choose another --out, or empty it.",
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

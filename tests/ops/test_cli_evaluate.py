@@ -236,6 +236,36 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_network_runs(
     assert "image/s" not in result.stderr
 
 
+def test_a_folder_of_other_files_is_no_place_for_a_report(
+    run: Run, bundle: Path, parts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    result = run("evaluate", bundle, "--data", parts, "--out", tmp_path)
+    _refused(result, Exit.UNAVAILABLE, f"Error: {tmp_path} holds files", "Choose another --out")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    (tmp_path / "report.json").write_text("{}")
+    _ok(run("evaluate", bundle, "--data", parts, "--out", tmp_path))
+    assert (tmp_path / "report.html").read_text() != "mine"
+
+
+def test_where_nothing_can_be_read_that_is_told(run: Run, bundle: Path, tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "data", 1)
+    for path in sorted(data.rglob("*.*")):
+        path.write_bytes(b"no picture")
+    result = run("evaluate", bundle, "--data", data)
+    _refused(result, Exit.FAILED, f"no image of {data} can be read; the first: {data}")
+
+
+def test_classes_of_one_image_leave_nothing_to_search_for(
+    run: Run, bundle: Path, tmp_path: Path
+) -> None:
+    data = class_folders(tmp_path / "data", 1)
+    for more in ((), ("--sample", "3")):
+        result = run("evaluate", bundle, "--data", data, *more)
+        _refused(result, Exit.USAGE, "has one image only", "--queries")
+        assert "to 0" not in result.stderr
+
+
 def test_a_bundle_without_codes_is_refused(
     run: Run, bundle: Path, parts: Path, tmp_path: Path
 ) -> None:
