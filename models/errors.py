@@ -1,5 +1,13 @@
 """What can go wrong with a network, its files and the images it is given."""
 
+_MOST_QUOTED = 200
+
+
+def first_line(error: Exception) -> str:
+    """Return what a library says, cut to a line: some quote the whole file."""
+    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return said if len(said) <= _MOST_QUOTED else f"{said[:_MOST_QUOTED]} …"
+
 
 class ModelError(Exception):
     """Root of every error that `models` raises on purpose."""
@@ -15,6 +23,10 @@ class WeightsError(ModelError):
 
 class NetworkError(ModelError):
     """The description of a network cannot be read, contradicts itself or asks for the unknown."""
+
+
+class OptionError(ModelError):
+    """What somebody chose cannot be used, whatever the files hold: a number, a size, a name."""
 
 
 class EngineError(ModelError):

@@ -16,7 +16,14 @@ from models.caffe.deployed import deployed
 from models.caffe.to_onnx import to_onnx
 from models.catalogue import DEFAULT_BUNDLES
 from models.engines import open_engine
-from models.errors import BundleError, EngineError, NetworkError, WeightsError
+from models.errors import (
+    BundleError,
+    EngineError,
+    NetworkError,
+    OptionError,
+    WeightsError,
+    first_line,
+)
 from models.graphs.embedding import embedding_of, is_sigmoid, scale_input
 from models.graphs.optimise import optimise
 from models.network_bundle import width, write_network_bundle
@@ -66,7 +73,9 @@ def import_caffe(
         pictures: How it wants its pictures.
 
     Raises:
-        BundleError: The name or the place cannot be used, or the mean image does not fit.
+        OptionError: The name or the size of pictures cannot be used, or the network has no such
+            feature or code.
+        BundleError: The place cannot be used, or the mean image does not fit.
         NetworkError: The prototxt is wrong, or not of a network that can be used.
         WeightsError: The weights are damaged or do not fit the prototxt.
     """
@@ -78,7 +87,7 @@ def import_caffe(
     contents = (deployed(prototxt, blobs=set(blobs)), _contents(weights))
     preprocess = pictures.with_one_scale().preprocess(_side(model))
     if pictures.crop_px not in (None, preprocess.input_px):
-        raise BundleError(
+        raise OptionError(
             f"the network takes {preprocess.input_px} pixels, not {pictures.crop_px}; change its "
             "prototxt, or leave --crop out"
         )
@@ -130,7 +139,9 @@ def import_onnx(
         pictures: How it wants its pictures.
 
     Raises:
-        BundleError: The name or the place cannot be used, or the mean image does not fit.
+        OptionError: The name or the size of pictures cannot be used, or the network has no such
+            feature or code.
+        BundleError: The place cannot be used, or the mean image does not fit.
         NetworkError: The file is not a network, or not one that can be used.
     """
     _check(named)
@@ -182,8 +193,8 @@ def _understood(file: Path) -> Iterator[None]:
         yield
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise NetworkError(
-            f"{file} is damaged, or has fields that lookalike does not know ({error!r}); get it "
-            "again or export it anew"
+            f"{file} is damaged, or has fields that lookalike does not know "
+            f"({type(error).__name__}: {first_line(error)}); get it again or export it anew"
         ) from error
 
 
@@ -191,9 +202,9 @@ def _check(named: Named) -> None:
     try:
         check_name(named.name)
     except ValueError as error:
-        raise BundleError(f"the name {error}") from error
+        raise OptionError(f"the name {error}") from error
     if named.name in DEFAULT_BUNDLES:
-        raise BundleError(
+        raise OptionError(
             f"{named.name} is a bundle that comes with lookalike; choose another name"
         )
     if named.out.exists():
@@ -209,12 +220,21 @@ def _contents(path: Path) -> bytes:
 
 def _read_onnx(path: Path) -> onnx.ModelProto:
     try:
-        model = onnx.load(path)
+        # Told which, or it chooses another parser by the file's ending.
+        model = onnx.load(path, format="protobuf")
         onnx.checker.check_model(model)
     except OSError as error:
         raise NetworkError(f"cannot read {path}: {error.strerror or error}") from error
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise NetworkError(f"{path} is not a whole ONNX network: {error}") from error
+    except DecodeError as error:
+        raise NetworkError(
+            f"{path} is not an ONNX network, or is cut off; export it again, or give Caffe files "
+            "with --prototxt and --weights"
+        ) from error
+    except onnx.checker.ValidationError as error:
+        raise NetworkError(
+            f"{path} is not an ONNX network that can be used ({first_line(error)}); export it "
+            "again"
+        ) from error
     return model
 
 

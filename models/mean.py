@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.caffe.weights import read_mean
-from models.errors import BundleError, WeightsError
+from models.errors import BundleError, OptionError
 
 Values = tuple[float, float, float]
 Mean = Values | NDArray[np.float32]
@@ -17,17 +17,29 @@ def read_any_mean(text: str, *, by_channel: bool = False) -> Mean:
     """Read a mean from what the user gave.
 
     Args:
-        text: Three numbers with commas between, or the path of a `.npy` or `.binaryproto` file.
+        text: One number for all channels, three with commas between, or the path of a `.npy` or
+            `.binaryproto` file.
         by_channel: Take the mean of each channel of an image.
 
     Raises:
-        WeightsError: It is neither, or the file cannot be read.
+        OptionError: It is neither numbers nor a file.
+        WeightsError: The file cannot be read.
     """
     numbers = _numbers(text)
     if numbers is not None:
+        if len(numbers) != 3 or not np.isfinite(numbers).all():
+            raise OptionError(
+                f"--mean {text} is not one or three finite numbers, such as 104,117,123"
+            )
         first, second, third = numbers
         return first, second, third
-    values = read_mean(Path(text))
+    path = Path(text)
+    if not path.is_file():
+        raise OptionError(
+            f"--mean {text} is neither a file nor numbers; correct the path, or give three "
+            "numbers such as 104,117,123"
+        )
+    values = read_mean(path)
     if values.ndim == 3 and not by_channel:
         return values
     return by_channels(values)
@@ -74,25 +86,27 @@ def read_deviation(text: str) -> Values:
     """Read what each channel is divided by: one number for all, or three.
 
     Raises:
-        WeightsError: It is neither, or a number is not positive.
+        OptionError: It is neither, or a number is not positive and finite.
     """
-    numbers = _numbers(text if "," in text else ",".join([text] * 3)) or [0.0] * 3
-    if min(numbers) <= 0:
-        raise WeightsError(
-            f"the deviation {text} is not one or three positive numbers, such as 58.4,57.1,57.4"
+    numbers = _numbers(text) or []
+    if len(numbers) != 3 or not all(map(is_factor, numbers)):
+        raise OptionError(
+            f"--std {text} is not one or three positive finite numbers, such as 58.4,57.1,57.4"
         )
     first, second, third = numbers
     return first, second, third
 
 
+def is_factor(number: float) -> bool:
+    """Tell whether a number is positive and finite, as float32 too."""
+    limits = np.finfo(np.float32)
+    return float(limits.tiny) <= number <= float(limits.max)
+
+
 def _numbers(text: str) -> list[float] | None:
-    """Return three numbers with commas between; None where it is no list of numbers."""
+    """Return numbers with commas between, a single one thrice; None where they are no numbers."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         return None
-    if len(numbers) != 3 or not np.isfinite(numbers).all():
-        raise WeightsError(
-            f"{text} are not three finite numbers, one for each channel, such as 104,117,123"
-        )
-    return numbers
+    return numbers * 3 if len(numbers) == 1 else numbers

@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 
 from models.bundle_writer import npy
-from models.errors import BundleError
+from models.errors import OptionError
 from models.mean import Mean, cropped
 from models.preprocess import Preprocess
 
@@ -43,11 +43,12 @@ class Pictures:
         """Complete the rules for a network whose input has a given side.
 
         Raises:
-            BundleError: The sides do not go together, or the mean image with neither of them.
+            OptionError: The sides do not go together.
+            BundleError: The mean image goes with neither of them.
         """
         resize_px = self.resize_px or _usual_resize_px(input_px)
         if resize_px < input_px:
-            raise BundleError(
+            raise OptionError(
                 f"pictures cannot be resized to {resize_px} and cropped to {input_px} pixels; "
                 "choose a larger --resize"
             )
@@ -68,12 +69,12 @@ class Pictures:
         """Express the deviation by the scale, which is all that Caffe knows.
 
         Raises:
-            BundleError: The channels' deviations differ.
+            OptionError: The channels' deviations differ.
         """
         if self.deviation is None:
             return self
         if len(set(self.deviation)) != 1:
-            raise BundleError(
+            raise OptionError(
                 "Caffe files have one scale for all channels; give --scale in place of --std"
             )
         return dataclasses.replace(self, deviation=None, scale=self.scale / self.deviation[0])

@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass
 
 from models.caffe.network import Layer, Net
-from models.errors import NetworkError
+from models.errors import OptionError
 
 # Layers behind the sigmoid that leave its values as they are.
 _PASS_ON = {"Dropout", "Flatten", "Reshape", "Split"}
@@ -37,7 +37,8 @@ def find_outputs(
         add_sigmoid: Whether a code layer without sigmoid is to get one.
 
     Raises:
-        NetworkError: There is no such name, or the code layer has no sigmoid.
+        OptionError: There is no such name.
+        NetworkError: The code layer has no sigmoid.
     """
     blob = _blob(net, feature)
     if latent is None:
@@ -65,7 +66,7 @@ def _blob(net: Net, name: str) -> str:
             return layer.tops[0]
     names = list(dict.fromkeys(top for layer in net.layers for top in layer.tops))
     near = difflib.get_close_matches(name, names, n=3) or names[-3:]
-    raise NetworkError(
+    raise OptionError(
         f"{net.path} has no layer or blob {name!r}; did you mean {' or '.join(map(repr, near))}?"
     )
 

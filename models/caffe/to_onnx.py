@@ -48,8 +48,8 @@ def to_onnx(
         The same files give the same bytes.
 
     Raises:
-        NetworkError: The prototxt is wrong, a layer that is needed is not supported, or there
-            is no such feature or code.
+        NetworkError: The prototxt is wrong, or a layer that is needed is not supported.
+        OptionError: There is no such feature or code.
         WeightsError: The weights are damaged or do not fit.
     """
     net = read_prototxt(prototxt)

@@ -83,7 +83,9 @@ def _read_npy(path: Path) -> NDArray[np.float32]:
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, EOFError) as error:
-        raise WeightsError(f"{path} is not an array of numbers (.npy): {error}") from error
+        raise WeightsError(
+            f"{path} is not an array of numbers; write it with numpy.save, or get it again"
+        ) from error
 
 
 def _read_blob(path: Path) -> NDArray[np.float32]:

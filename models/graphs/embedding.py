@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from models.errors import NetworkError
+from models.errors import NetworkError, OptionError, first_line
 
 # Older files lack the shapes and forms of operators that the rest of lookalike relies on.
 _LEAST_OPSET = 11
@@ -30,7 +30,8 @@ def embedding_of(
         names unless they had to be flattened.
 
     Raises:
-        NetworkError: An input or a value is not there, or not of such a shape.
+        OptionError: An input or a value is not there, or the side does not fit.
+        NetworkError: One is not of such a shape, or the network contradicts itself.
     """
     _check_opset(model)
     source = _source(model.graph, input_name)
@@ -118,7 +119,7 @@ def _source(graph: onnx.GraphProto, name: str | None) -> onnx.ValueInfoProto:
         name = next(iter(inputs))
     if name is None or name not in inputs:
         said = "its input was not named" if name is None else f"it has no input {name!r}"
-        raise NetworkError(f"the network takes {there}, and {said}; name it with --input")
+        raise OptionError(f"the network takes {there}, and {said}; name it with --input")
     if others := [one for one in inputs if one != name]:
         raise NetworkError(
             f"the network needs more than pictures: {', '.join(others)}; export it without"
@@ -141,7 +142,7 @@ def _side(source: onnx.ValueInfoProto, side_px: int | None) -> int:
             "expected a square; say its side with --crop"
         )
     if side_px not in (None, height):
-        raise NetworkError(
+        raise OptionError(
             f"the input {source.name!r} takes {height} pixels, not {side_px}; leave --crop out"
         )
     return height
@@ -159,7 +160,7 @@ def _fixed(model: onnx.ModelProto, source: str, side: int) -> onnx.ModelProto:
     try:
         return shape_inference.infer_shapes(copy, data_prop=True)
     except Exception as error:  # onnx raises classes of its own that share no base
-        raise NetworkError(f"the network contradicts itself: {error}") from error
+        raise NetworkError(f"the network contradicts itself: {first_line(error)}") from error
 
 
 def _set_input(graph: onnx.GraphProto, name: str, side: int, *, batch: int | str) -> None:
@@ -173,7 +174,7 @@ def _flat(
 ) -> tuple[str, int]:
     """Return the name and the length of a value once it is flat, adding a node if it is not."""
     if name not in made:
-        raise NetworkError(
+        raise OptionError(
             f"the network makes no value {name!r}; the last ones that it makes are "
             f"{', '.join(list(shapes)[-8:])}"
         )

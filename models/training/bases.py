@@ -14,7 +14,7 @@ from models import lite
 from models.bundle import Bundle, load_bundle
 from models.bundle_writer import write_bundle
 from models.catalogue import WEIGHTS, preprocess
-from models.errors import BundleError, TrainingError
+from models.errors import BundleError, OptionError
 from models.graphs.latent import features_of
 from models.graphs.optimise import optimise
 from models.preprocess import Preprocess
@@ -101,7 +101,7 @@ def open_base(name: str, *, input_px: int | None, find: Callable[[str], Bundle])
         find: Loads a bundle by name or directory; it may be one without codes.
 
     Raises:
-        TrainingError: `input_px` does not fit.
+        OptionError: `input_px` does not fit.
         BundleError: There is no such base, or its bundle is damaged.
         WeightsError: The package with its weights is missing.
     """
@@ -134,9 +134,9 @@ def _is_free(graph: onnx.ModelProto) -> bool:
 
 
 def refuse_side(base: Base, input_px: int | None) -> None:
-    """Raise `TrainingError` where a network is asked to take pictures of another side."""
+    """Raise `OptionError` where a network is asked to take pictures of another side."""
     if input_px not in (None, base.preprocess.input_px):
-        raise TrainingError(
+        raise OptionError(
             f"the network of {base.name} takes {base.preprocess.input_px} pixels; leave "
             f"--input-px out, or choose one of the bases {', '.join(PRETRAINED)}"
         )

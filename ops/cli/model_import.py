@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from models.bundle import METRICS
-from models.mean import read_any_mean, read_deviation
+from models.mean import is_factor, read_any_mean, read_deviation
 from models.pictures import CAFFE_PICTURES, ONNX_PICTURES, Pictures
 from models.preprocess import CHANNEL_ORDERS, RESAMPLES, RESIZE_RULES
 from ops.cli.console import Console
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # Caffe's tools and the paper compare fc7 by the Euclidean distance.
 _METRIC = {"caffe": "l2", "onnx": "cosine"}
+
+
+class _Factor(click.ParamType[float]):
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = click.FLOAT.convert(value, param, ctx)
+        if not is_factor(number):
+            self.fail(f"{value} is not a positive finite number.", param, ctx)
+        return number
 
 
 def _or(what: str) -> str:
@@ -44,10 +56,12 @@ def _or(what: str) -> str:
     type=click.Path(path_type=Path),
     help="Directory of the bundle; by default NAME in the folder of bundles.",
 )
-@click.option("--mean", help="A .npy or .binaryproto file, or three numbers such as 104,117,123.")
+@click.option(
+    "--mean", help="A .npy or .binaryproto file, or a number, or three such as 104,117,123."
+)
 @click.option("--mean-by-channel", is_flag=True, help="Take a mean image's mean of each channel.")
 @click.option("--std", help="What each channel is divided by: a number, or three.")
-@click.option("--scale", type=float, help="What the differences are multiplied by [default: 1].")
+@click.option("--scale", type=_Factor(), help="What differences are multiplied by [default: 1].")
 @click.option("--channel-order", type=click.Choice(CHANNEL_ORDERS), help=_or("channel_order"))
 @click.option(
     "--resize",
@@ -76,9 +90,11 @@ def import_(console: Console, /, settings: Settings, **options: Any) -> None:
     `lookalike train`.
     """
     _check(options)
-    bundle = _imported(options, settings)
+    pictures = _pictures(options, CAFFE_PICTURES if options["onnx"] is None else ONNX_PICTURES)
+    bundle = _imported(console, options, pictures, settings)
     # Converted now, so that the first search need not wait for it.
-    ready = find_bundle(settings, str(bundle.path), needs_code=False)
+    with console.step("Making it ready for use"):
+        ready = find_bundle(settings, str(bundle.path), needs_code=False)
     record = {
         "id": ready.id,
         "path": ready.path,
@@ -94,14 +110,16 @@ def import_(console: Console, /, settings: Settings, **options: Any) -> None:
 def _check(options: dict[str, Any]) -> None:
     caffe = (options["prototxt"], options["weights"])
     if options["onnx"] is not None and any(caffe):
-        raise click.UsageError("give --onnx, or --prototxt with --weights, and not both")
+        raise click.UsageError("give --onnx, or --prototxt with --weights, and not both.")
     if options["onnx"] is None and not all(caffe):
-        raise click.UsageError("give --prototxt with --weights, or --onnx")
+        raise click.UsageError("give --prototxt with --weights, or --onnx.")
     if options["input_name"] and options["onnx"] is None:
-        raise click.UsageError("--input is for --onnx; a prototxt says what its input is")
+        raise click.UsageError("--input is for --onnx; a prototxt says what its input is.")
 
 
-def _imported(options: dict[str, Any], settings: Settings) -> Bundle:
+def _imported(
+    console: Console, options: dict[str, Any], pictures: Pictures, settings: Settings
+) -> Bundle:
     # Here, because the other commands do without these for most of what they do.
     from models.importing import Named, import_caffe, import_onnx
 
@@ -117,11 +135,13 @@ def _imported(options: dict[str, Any], settings: Settings) -> Bundle:
         "named": named,
         "feature": options["feature"],
         "code": options["code"],
-        "pictures": _pictures(options, CAFFE_PICTURES if source == "caffe" else ONNX_PICTURES),
+        "pictures": pictures,
     }
     if source == "caffe":
-        return import_caffe(options["prototxt"], options["weights"], **shared)
-    return import_onnx(options["onnx"], input_name=options["input_name"], **shared)
+        with console.step("Checking the Caffe files and copying them"):
+            return import_caffe(options["prototxt"], options["weights"], **shared)
+    with console.step("Converting the network and trying it out"):
+        return import_onnx(options["onnx"], input_name=options["input_name"], **shared)
 
 
 def _pictures(options: dict[str, Any], usual: Pictures) -> Pictures:
@@ -130,9 +150,9 @@ def _pictures(options: dict[str, Any], usual: Pictures) -> Pictures:
         "crop_px": options["crop"],
         **{key: options[key] for key in ("resize_rule", "resample", "channel_order", "scale")},
     }
-    if options["mean"]:
+    if options["mean"] is not None:
         chosen["mean"] = read_any_mean(options["mean"], by_channel=options["mean_by_channel"])
-    if options["std"]:
+    if options["std"] is not None:
         chosen["deviation"] = read_deviation(options["std"])
     given = {key: value for key, value in chosen.items() if value is not None}
     return dataclasses.replace(usual, **given)

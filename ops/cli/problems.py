@@ -6,7 +6,7 @@ import re
 
 import click
 
-from models.errors import ModelError, TrainingBlocked, TrainingError
+from models.errors import ModelError, OptionError, TrainingBlocked, TrainingError
 from models.labelled.errors import CorpusError, MissingCorpus
 from ops.cli.exits import Exit
 from ops.errors import OpsError
@@ -43,6 +43,7 @@ _EXIT_OF: tuple[tuple[type[Exception], Exit], ...] = (
     (StoreError, Exit.UNAVAILABLE),
     (MissingCorpus, Exit.NOT_FOUND),
     (CorpusError, Exit.FAILED),
+    (OptionError, Exit.USAGE),
     (TrainingBlocked, Exit.UNAVAILABLE),
     (TrainingError, Exit.FAILED),
     (ModelError, Exit.UNAVAILABLE),
@@ -66,13 +67,15 @@ def problem_of(error: Exception) -> Problem:
             return Problem.of(error)
         case click.UsageError():
             help_of = f"{error.ctx.command_path} --help" if error.ctx else "lookalike --help"
-            return Problem("usage", error.format_message(), f"Try `{help_of}`.")
+            return Problem("usage", _ended(error.format_message()), f"Try `{help_of}`.")
         case click.ClickException():
-            return Problem("usage", error.format_message())
+            return Problem("usage", _ended(error.format_message()))
         case click.Abort():
             return Problem("interrupted", "Interrupted.")
+        case OptionError():
+            return Problem("usage", _ended(str(error)))
         case StoreError() | ModelError() | OpsError():
-            return Problem(_snake(type(error).__name__), _sentence(str(error)))
+            return Problem(_snake(type(error).__name__), _ended(str(error)))
     return Problem(
         "defect",
         f"lookalike met a defect of its own: {type(error).__name__}: {error}",
@@ -84,5 +87,6 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+def _ended(text: str) -> str:
+    """End a message like a sentence. Its first letter stays: it may be that of a path."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."

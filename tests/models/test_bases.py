@@ -10,7 +10,7 @@ from models.bundle import Bundle
 from models.caffe import topologies
 from models.caffe.from_onnx import from_onnx
 from models.engines import open_engine
-from models.errors import BundleError, NetworkError, TrainingError, WeightsError
+from models.errors import BundleError, OptionError, TrainingError, WeightsError
 from models.training.bases import Base, open_base
 from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
 from tests.models.conftest import SIDE_PX, MakeBundle
@@ -81,9 +81,7 @@ def test_a_network_that_counts_pixels_has_the_side_it_has(make_bundle: MakeBundl
     opset = [helper.make_opsetid("", 17)]
     network = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
     flat = make_bundle(network, dims=dims, bits=dims)
-    with pytest.raises(
-        TrainingError, match=r"takes 8 pixels; leave --input-px out, or .*lite0-im"
-    ):
+    with pytest.raises(OptionError, match=r"takes 8 pixels; leave --input-px out, or .*lite0-im"):
         open_base("tiny", input_px=16, find=lambda name: flat)
 
 
@@ -104,7 +102,7 @@ def test_a_caffemodel_gives_the_features_that_caffe_names(bundle: Bundle, tmp_pa
     assert features(base, tmp_path / "base").shape == (3, 6)
     with pytest.raises(TrainingError, match="give its --prototxt too"):
         open_caffemodel(weights, dataclasses.replace(files, prototxt=None))
-    with pytest.raises(NetworkError, match="fc7"):
+    with pytest.raises(OptionError, match="fc7"):
         open_caffemodel(weights, dataclasses.replace(files, feature="fc7"))
     weights.write_bytes(form.weights[:-100])
     with pytest.raises(WeightsError):

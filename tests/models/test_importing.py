@@ -16,7 +16,7 @@ from models.caffe.prototxt import read_prototxt
 from models.caffe.write import NetWriter
 from models.catalogue import ensure_bundle
 from models.engines import open_engine
-from models.errors import BundleError, ModelError, NetworkError, WeightsError
+from models.errors import BundleError, ModelError, NetworkError, OptionError, WeightsError
 from models.importing import Named, import_caffe, import_onnx
 from models.pictures import CAFFE_PICTURES, ONNX_PICTURES, Pictures
 
@@ -244,7 +244,7 @@ def test_choices_that_do_not_fit_are_named(
 def test_names_that_cannot_be_used_are_refused(
     files: Caffe, named: Named, name: str, message: str
 ) -> None:
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(OptionError, match=message):
         import_tiny(files, dataclasses.replace(named, name=name))
 
 
@@ -356,7 +356,7 @@ def two_inputs() -> onnx.ModelProto:
 def test_bad_onnx_networks_are_named_and_leave_nothing(
     named: Named, make: Callable[[], onnx.ModelProto], changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(NetworkError, match=message):
+    with pytest.raises((NetworkError, OptionError), match=message):
         import_tiny_onnx(make(), named, **changes)
     assert not named.out.exists()
 
@@ -377,6 +377,26 @@ def test_files_that_are_no_networks_are_named(
                 code=None,
                 pictures=ONNX_PICTURES,
             )
+
+
+def _import_file(file: Path, named: Named) -> None:
+    chosen = {"input_name": None, "feature": "pooled", "code": "bits", "pictures": ONNX_PICTURES}
+    import_onnx(file, named=named, **chosen)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ending", ["prototxt", "json", "txt", "onnxtxt", "bin"])
+def test_the_ending_of_an_onnx_file_says_nothing(
+    tmp_path: Path, named: Named, ending: str
+) -> None:
+    path = tmp_path / f"net.{ending}"
+    path.write_text('name: "net"\n{"irVersion": 8}\n' * 100)
+    with pytest.raises(NetworkError, match=f"{path} is not an ONNX network") as refused:
+        _import_file(path, named)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < len(str(path)) + 200
+    path.write_bytes(tiny_onnx().SerializeToString())
+    _import_file(path, named)
+    assert named.out.is_dir()
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])

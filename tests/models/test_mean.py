@@ -3,12 +3,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import BundleError, WeightsError
+from models.errors import BundleError, OptionError, WeightsError
 from models.mean import cropped, read_any_mean, read_deviation
 
 
 def test_three_numbers_are_taken_as_they_are_written() -> None:
     assert read_any_mean("123.675, 116.28,103.53") == (123.675, 116.28, 103.53)
+
+
+def test_one_number_is_that_of_all_channels() -> None:
+    assert read_any_mean("127.5") == (127.5, 127.5, 127.5)
+
+
+def test_what_is_neither_numbers_nor_a_file_is_refused(tmp_path: Path) -> None:
+    for text in ("absent.npy", str(tmp_path)):
+        with pytest.raises(OptionError, match=f"--mean {text} is neither a file nor numbers"):
+            read_any_mean(text)
+
+
+def test_a_file_that_is_no_array_is_named_without_advice_to_unpickle_it(tmp_path: Path) -> None:
+    path = tmp_path / "mean.npy"
+    path.write_text("no array")
+    with pytest.raises(WeightsError, match=f"{path} is not an array of numbers") as refused:
+        read_any_mean(str(path))
+    assert "pickle" not in str(refused.value)
 
 
 def test_a_file_may_hold_an_image_or_be_taken_by_channel(tmp_path: Path) -> None:
@@ -35,15 +53,15 @@ def test_an_image_of_another_size_is_refused(shape: tuple[int, int, int]) -> Non
         cropped(np.zeros(shape, np.float32), resize_px=17, input_px=12)
 
 
-@pytest.mark.parametrize("text", ["1,2", "1,2,inf", "1,2,3,4", "7"])
-def test_anything_but_three_numbers_is_refused(text: str) -> None:
-    with pytest.raises(WeightsError, match="not three finite numbers"):
+@pytest.mark.parametrize("text", ["1,2", "1,2,inf", "1,2,3,4", "nan", "1,nan,3"])
+def test_other_numbers_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=f"--mean {text} is not one or three finite numbers"):
         read_any_mean(text)
 
 
 def test_a_deviation_is_one_number_or_three() -> None:
     assert read_deviation("64") == (64.0, 64.0, 64.0)
     assert read_deviation("1,2,3") == (1.0, 2.0, 3.0)
-    for text in ("0", "1,2,-3", "wide"):
-        with pytest.raises(WeightsError, match="one or three positive numbers"):
+    for text in ("0", "1,2,-3", "wide", "nan", "inf", "1,nan,3", "1e39", "1e-60", ""):
+        with pytest.raises(OptionError, match=f"--std {text} is not one or three positive"):
             read_deviation(text)

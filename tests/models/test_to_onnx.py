@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from models.caffe.to_onnx import to_onnx
-from models.errors import NetworkError, WeightsError
+from models.errors import NetworkError, OptionError, WeightsError
 from tests.models.caffe_files import (
     FORMATS,
     TODAY,
@@ -180,7 +180,7 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path, text: str, says: str)
 
 
 def test_an_unknown_name_is_answered_with_near_ones(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match=r"'fc33'.*'fc3'"):
+    with pytest.raises(OptionError, match=r"'fc33'.*'fc3'"):
         converted(tmp_path, TODAY, feature="fc33")
 
 

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from models.errors import BundleError
+from models.errors import BundleError, OptionError
 from ops.cli.exits import Exit
 from ops.cli.group import Cli, LazyCommand
 from ops.cli.options import Command
@@ -54,6 +54,7 @@ def fail(error: BaseException, *options: str) -> Result:
         (Conflict("No."), Exit.UNAVAILABLE),
         (StoreMismatch("no"), Exit.UNAVAILABLE),
         (BundleError("no"), Exit.UNAVAILABLE),
+        (OptionError("no"), Exit.USAGE),
         (ServiceFailedError("no"), Exit.UNAVAILABLE),
         (Rejected("No."), Exit.FAILED),
         (Failed("No."), Exit.FAILED),
@@ -83,7 +84,27 @@ def test_an_error_is_told_with_its_remedy() -> None:
 def test_errors_of_other_rooms_become_sentences_with_a_code() -> None:
     (told,) = objects(fail(StoreMismatch("the store is old: ingest again"), "--json"))
     assert told["error"]["code"] == "store_mismatch"
-    assert told["error"]["message"] == "The store is old: ingest again."
+    assert told["error"]["message"] == "the store is old: ingest again."
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BundleError("net/Deploy.prototxt has no layer"), "net/Deploy.prototxt has no layer."),
+        (BundleError("did you mean 'fc7' or 'fc6'?"), "did you mean 'fc7' or 'fc6'?"),
+        (OptionError("c holds the parts"), "c holds the parts."),
+        (click.ClickException("give a or b"), "give a or b."),
+    ],
+)
+def test_a_message_keeps_its_words_and_ends_once(error: Exception, told: str) -> None:
+    result = fail(error, "--json")
+    assert objects(result)[0]["error"]["message"] == told
+    assert result.stderr == f"Error: {told}\n"
+
+
+def test_a_usage_error_ends_before_its_remedy() -> None:
+    error = click.UsageError("give --prototxt with --weights, or --onnx")
+    assert "or --onnx. Try `" in fail(error).stderr
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:
