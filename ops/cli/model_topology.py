@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from models.caffe import topologies
+from models.errors import BundleError
+from models.whole import whole_directory
 from ops.cli.console import Console
 from ops.cli.options import Command
-from ops.errors import OpsError
 
 
 @click.command("topology", cls=Command)
@@ -32,7 +33,7 @@ from ops.errors import OpsError
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Directory for deploy.prototxt, train_val.prototxt and solver.prototxt.",
+    help="Directory to make, of deploy.prototxt, train_val.prototxt and solver.prototxt.",
 )
 @click.pass_obj
 def topology(console: Console, network: str, bits: int, classes: int, out: Path) -> None:
@@ -42,13 +43,10 @@ def topology(console: Console, network: str, bits: int, classes: int, out: Path)
         "train_val.prototxt": topologies.train_val(network, bits=bits, classes=classes),
         "solver.prototxt": topologies.solver(network, bits=bits),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        raise BundleError(f"{out} is there already; delete it, or choose another --out")
+    with whole_directory(out, remedy="choose another --out") as made:
         for name, text in files.items():
-            (out / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OpsError(
-            f"{out} cannot be written: {error.strerror}; choose another --out"
-        ) from error
+            (made / name).write_text(text, encoding="utf-8")
     for name in files:
         console.result({"path": out / name}, str(out / name))

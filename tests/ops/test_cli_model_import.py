@@ -108,19 +108,61 @@ def test_sources_that_do_not_go_together_are_refused(
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("--mean", "1,2", "not three finite numbers"),
-        ("--mean", "absent.npy", "annot read absent.npy"),
-        ("--std", "0", "not one or three positive numbers"),
+        ("--mean", "1,2", "--mean 1,2 is not one or three finite numbers"),
+        ("--mean", "nan", "--mean nan is not one or three finite numbers"),
+        ("--mean", "absent.npy", "--mean absent.npy is neither a file nor numbers"),
+        ("--std", "0", "--std 0 is not one or three positive finite numbers"),
+        ("--std", "inf", "--std inf is not one or three positive finite numbers"),
+        ("--std", "1,2,3", "give --scale in place of --std"),
+        *(
+            ("--scale", value, f"Invalid value for '--scale': {value} is not a positive finite")
+            for value in ("0", "-1", "nan", "inf", "1e99", "1e-60")
+        ),
+        ("--scale", "wide", "'--scale': 'wide' is not a valid float"),
+        ("--resize", "10", "choose a larger --resize"),
+        ("--crop", "99", "leave --crop out"),
+        ("--name", "Bad Name", "the name is 'Bad Name'"),
+        ("--name", "lite0-128", "choose another name"),
+        ("--feature", "fc9", "has no layer or blob 'fc9'; did you mean"),
+        ("--code", "fc9", "has no layer or blob 'fc9'; did you mean"),
+        ("--prototxt", "absent", "'absent' does not exist"),
+        ("--weights", "absent", "'absent' does not exist"),
+        ("--onnx", "absent", "'absent' does not exist"),
+        ("--input", "data", "--input is for --onnx"),
     ],
 )
-def test_numbers_that_cannot_be_meant_are_named(
+def test_options_that_cannot_be_used_are_named(
     run: Run, tmp_path: Path, option: str, value: str, told: str
 ) -> None:
-    args = arguments(write_caffe(tmp_path), "mine", option, value, "--out", tmp_path / "out")
-    result = run(*args)
-    assert result.exit_code != 0
+    files = write_caffe(tmp_path)
+    result = run(*arguments(files, "mine", "--out", tmp_path / "out", option, value))
+    assert result.exit_code == Exit.USAGE, result.stderr
     assert told in result.stderr
+    assert "?." not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_one_mean_is_that_of_all_channels_and_work_is_told(run: Run, tmp_path: Path) -> None:
+    args = arguments(write_caffe(tmp_path), "mine", "--mean", "123", "--json")
+    result = run(*args, "--out", tmp_path / "out")
+    assert len(objects(result)) == 1
+    assert "mean = [123.0, 123.0, 123.0]" in (tmp_path / "out" / "bundle.toml").read_text()
+    for step in ("Checking the Caffe files and copying them …", "Making it ready for use …"):
+        assert step in result.stderr
+
+
+@pytest.mark.parametrize("name", ["net.prototxt", "net.json"])
+def test_a_file_that_is_no_onnx_network_is_told_in_a_line(
+    run: Run, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("{}\n" * 1000)
+    options = ["--feature", "f", "--name", "n", "--out", tmp_path / "out"]
+    result = run("model", "import", "--onnx", path, *options)
+    assert result.exit_code == Exit.UNAVAILABLE
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: {path} is not an ONNX network")
+    assert len(last) < len(str(path)) + 200
 
 
 def test_a_topology_is_three_files(run: Run, tmp_path: Path) -> None:
@@ -143,3 +185,13 @@ def test_a_topology_says_where_it_cannot_be_written(run: Run, tmp_path: Path) ->
     result = run("model", "topology", "caffenet", "--out", tmp_path / "file" / "net")
     assert result.exit_code == Exit.UNAVAILABLE
     assert "choose another --out" in result.stderr
+
+
+def test_a_topology_overwrites_nothing(run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "deploy.prototxt"
+    kept.write_text("mine")
+    result = run("model", "topology", "caffenet", "--out", tmp_path)
+    assert result.exit_code == Exit.UNAVAILABLE
+    assert "is there already; delete it, or choose another --out" in result.stderr
+    assert list(tmp_path.iterdir()) == [kept]
+    assert kept.read_text() == "mine"
