@@ -18,6 +18,7 @@ need '/usr/lib/*/libboost_regex.so' libboost-regex-dev "Boost.Regex is linked"
 need '/usr/lib/*/libboost_python3*.so' libboost-python-dev "Boost.Python makes the interface"
 need /usr/include/gflags/gflags.h libgflags-dev "gflags holds glog's options"
 need /usr/include/glog/logging.h libgoogle-glog-dev "glog writes Caffe's log"
+need /usr/include/gtest/gtest.h libgtest-dev "a header of Caffe names GoogleTest"
 need /usr/include/hdf5/serial/hdf5.h libhdf5-dev "HDF5 is read by two of Caffe's layers"
 need '/usr/lib/*/libopenblas.so' libopenblas-dev "OpenBLAS multiplies the matrices"
 [ "${#packages[@]}" -eq 0 ] && exit
