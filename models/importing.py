@@ -28,6 +28,7 @@ from models.graphs.embedding import embedding_of, is_sigmoid, scale_input
 from models.graphs.optimise import optimise
 from models.network_bundle import width, write_network_bundle
 from models.pictures import Pictures
+from models.preprocess import Preprocess
 from models.whole import whole_directory
 
 # What the pictures of a trial are: few, and so that a batch differs from a single one.
@@ -92,30 +93,43 @@ def import_caffe(
             "prototxt, or leave --crop out"
         )
     with whole_directory(named.out, remedy=_ELSEWHERE) as path:
-        files = CaffeFiles.inside(
-            path,
-            input_name=model.graph.input[0].name,
-            feature_name=feature,
-            latent_name=latent,
-        )
-        bundle = Bundle(
-            path=path,
-            name=named.name,
-            licence=named.licence,
-            bits=width(model, latent) if latent else 0,
-            dims=width(model, feature),
-            metric=named.metric,
-            preprocess=preprocess,
-            input_name=files.input_name,
-            feature_name=feature,
-            latent_name=latent,
-            code_threshold=0.5,
-            sha256=caffe_digest(*(hashlib.sha256(one).hexdigest() for one in contents)),
-            source="caffe",
-            caffe=files,
-        )
+        bundle = _of_caffe(path, model, named, feature, latent, preprocess, contents)
         write_bundle(bundle, None, caffe=contents)
     return load_bundle(named.out)
+
+
+def _of_caffe(
+    path: Path,
+    model: onnx.ModelProto,
+    named: Named,
+    feature: str,
+    latent: str,
+    preprocess: Preprocess,
+    contents: tuple[bytes, bytes],
+) -> Bundle:
+    """Describe a bundle whose original form is Caffe's; `model` is what it converts to."""
+    files = CaffeFiles.inside(
+        path,
+        input_name=model.graph.input[0].name,
+        feature_name=feature,
+        latent_name=latent,
+    )
+    return Bundle(
+        path=path,
+        name=named.name,
+        licence=named.licence,
+        bits=width(model, latent) if latent else 0,
+        dims=width(model, feature),
+        metric=named.metric,
+        preprocess=preprocess,
+        input_name=files.input_name,
+        feature_name=feature,
+        latent_name=latent,
+        code_threshold=0.5,
+        sha256=caffe_digest(*(hashlib.sha256(one).hexdigest() for one in contents)),
+        source="caffe",
+        caffe=files,
+    )
 
 
 def import_onnx(
