@@ -13,6 +13,8 @@ from workers.records import ItemState, JobKind, JobState, SearchState
 
 MAX_WAIT_S = 30
 MAX_PAGE = 500
+MAX_OFFSET = 1_000_000
+_LABELS = "Words that its images are labelled with, for filters of searches."
 NEEDED_BY_KIND = {JobKind.FOLDER: "path", JobKind.URLS: "urls", JobKind.CRAWL: "seed"}
 
 
@@ -47,6 +49,20 @@ class WaitQuery(Schema):
         load_default=0,
         validate=validate.Range(0, MAX_WAIT_S),
         metadata=described("Answer when it is finished, or after this many seconds."),
+    )
+
+
+class SearchQuery(WaitQuery):
+    """How long an answer may take, and which of its hits are wanted."""
+
+    offset = fields.Integer(
+        load_default=0,
+        validate=validate.Range(0, MAX_OFFSET),
+        metadata=described("Leave out so many of the nearest hits."),
+    )
+    limit = fields.Integer(
+        validate=validate.Range(1, MAX_OFFSET),
+        metadata=described("Most hits to return; all that follow when it is left out."),
     )
 
 
@@ -143,8 +159,8 @@ class SearchSchema(Schema):
     ticket = fields.String(metadata=described("Names the search; keep it secret or share it."))
     state = fields.Enum(SearchState, by_value=fields.String)
     query = fields.Nested(QuerySchema)
-    k = _count("Most hits asked for.")
-    effort = _count("Effort asked for.")
+    k = fields.Integer(attribute="options.k", metadata=described("Most hits asked for."))
+    effort = fields.Integer(attribute="options.effort", metadata=described("Effort asked for."))
     created_at = _time("When it was asked.")
     started_at = _time("When a worker took it up.")
     finished_at = _time("When the answer was ready.")
@@ -152,7 +168,12 @@ class SearchSchema(Schema):
     position = fields.Integer(
         allow_none=True, metadata=described("Searches ahead of it while it is queued.")
     )
-    hits = fields.List(fields.Nested(FoundImageSchema), metadata=described("Nearest first."))
+    hits = fields.List(
+        fields.Nested(FoundImageSchema),
+        metadata=described("Nearest first; all of them, or those that were asked for."),
+    )
+    total = _count("Hits in the whole answer.")
+    offset = _count("Hits left out before the first of `hits`.")
     report = fields.Nested(ReportSchema, allow_none=True)
     error = fields.Nested(ProblemSchema, allow_none=True)
 
@@ -169,6 +190,7 @@ class JobJsonSchema(Schema):
     label = fields.String(
         validate=validate.Length(max=200), metadata=described("Name of the job, for people.")
     )
+    labels = fields.List(fields.String(), metadata=described(_LABELS))
     path = fields.String(
         validate=validate.Length(min=1, max=4096),
         metadata=described("folder: a folder below one of the folder roots."),
@@ -204,6 +226,7 @@ class JobFormSchema(Schema):
     label = fields.String(
         validate=validate.Length(max=200), metadata=described("Name of the job, for people.")
     )
+    labels = fields.List(fields.String(), metadata=described(_LABELS))
 
 
 class CountsSchema(Schema):
@@ -246,6 +269,7 @@ class JobSchema(Schema):
         allow_none=True,
         metadata=described("crawl: pages by state."),
     )
+    labels = fields.List(fields.String(), metadata=described("What its images are labelled with."))
 
 
 class JobsQuery(Schema):

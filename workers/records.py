@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from workers.errors import Rejected, WorkerError
+from workers.options import SearchOptions
 
 
 class SearchState(StrEnum):
@@ -103,7 +104,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class FoundImage:
-    """One hit of a search, nearest first from ``rank`` 1."""
+    """One hit of a search, nearest first from ``rank`` 1.
+
+    Attributes:
+        added_at: Unix time in seconds; ``None`` in results of before it was kept.
+        duplicates: Images that look nearly the same and were folded into this one.
+    """
 
     rank: int
     id: str
@@ -113,6 +119,9 @@ class FoundImage:
     width_px: int
     height_px: int
     format: str
+    labels: tuple[str, ...] = ()
+    added_at: float | None = None
+    duplicates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,24 +130,38 @@ class Search:
 
     Attributes:
         query: ``kind`` (``upload``, ``url`` or ``image``), ``label``, ``image_id`` of an image.
-        effort: 1 to 10, see ``workers.searching``.
+        options: What was asked besides the image.
         position: Searches queued before this one; ``None`` once it runs.
+        hits: All that are kept, or the part of them that was asked for.
+        total: Hits that are kept.
+        offset: Rank of the first of ``hits``, less one.
         report: How the answer came about; ``None`` until there is one.
     """
 
     ticket: str
     state: SearchState
     query: dict[str, str]
-    k: int
-    effort: int
+    options: SearchOptions
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
     expires_at: float | None = None
     position: int | None = None
     hits: tuple[FoundImage, ...] = ()
+    total: int = 0
+    offset: int = 0
     report: dict[str, Any] | None = None
     error: Problem | None = None
+
+    def part(self, offset: int, limit: int | None) -> Search:
+        """Return the search with some of its hits.
+
+        Args:
+            offset: Hits to leave out, nearest first.
+            limit: Most hits to keep; ``None`` keeps all that follow.
+        """
+        end = None if limit is None else offset + limit
+        return replace(self, hits=self.hits[offset:end], offset=offset)
 
 
 @dataclass(frozen=True)
@@ -177,6 +200,7 @@ class Job:
         trouble: What keeps a running job from getting on, such as a full disk. It goes on by
             itself when that is mended.
         pages: Pages by state, for a crawl.
+        labels: What its images are labelled with.
     """
 
     id: str
@@ -193,6 +217,7 @@ class Job:
     error: Problem | None
     trouble: Problem | None = None
     pages: dict[str, int] | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

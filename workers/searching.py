@@ -26,15 +26,26 @@ from workers.dispatch import broker_errors
 from workers.errors import Failed, NotFound, Rejected, WorkerError
 from workers.ingest import fetch_to_spool
 from workers.ledger import SearchWork
+from workers.options import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
 from workers.records import Failure, ItemState, Problem, SearchState
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.stopwatch import Stopwatch
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "DEFAULT_EFFORT",
+    "DEFAULT_K",
+    "MAX_EFFORT",
+    "MIN_EFFORT",
+    "Answer",
+    "candidates_for",
+    "fan_out",
+    "merged_answer",
+    "probe",
+    "search",
+]
 
-MIN_EFFORT, DEFAULT_EFFORT, MAX_EFFORT = 1, 4, 10
-DEFAULT_K = 24
+logger = logging.getLogger(__name__)
 
 _NO_ANSWER = Problem(
     "no_answer",
@@ -187,8 +198,8 @@ def _answer(
     query = Query(
         code=code,
         feature=feature,
-        k=work.k,
-        candidates=candidates_for(work.effort, work.k),
+        k=work.options.k,
+        candidates=candidates_for(work.options.effort, work.options.k),
         code_weight=resources.bundle.code_weight,
     )
     with watch.stage("fan_out"):
@@ -216,7 +227,7 @@ def _report(
     whole = answer.answered == answer.asked
     return {
         "bundle": resources.bundle.id,
-        "effort": work.effort,
+        "effort": work.options.effort,
         "shards_asked": resources.settings.shards,
         "shards_answered": answer.shards_answered,
         "groups_asked": answer.asked,

@@ -15,6 +15,7 @@ from ops.cli.options import COLLECTION, Command, settings_options
 from ops.cli.session import opened
 from ops.cli.signals import terminable
 from workers.client import DEFAULT_CRAWL_DEPTH, DEFAULT_CRAWL_PAGES, Client
+from workers.client.checks import checked_labels
 from workers.errors import Failed, InvalidRequest, NotFound
 from workers.records import Job, JobState
 from workers.settings import Settings
@@ -26,6 +27,15 @@ _no_wait = click.option(
 )
 
 
+_labels = click.option(
+    "--label",
+    "labels",
+    metavar="NAME",
+    multiple=True,
+    help="Label the images with this, for filters of searches; may be repeated.",
+)
+
+
 @click.command(cls=Command)
 @click.argument("given", metavar="[FOLDER|FILE|URL]...", nargs=-1)
 @click.option(
@@ -33,6 +43,7 @@ _no_wait = click.option(
     type=click.File(encoding="utf-8", errors="replace"),
     help="File with a URL on each line; - reads standard input.",
 )
+@_labels
 @_no_wait
 @settings_options(*COLLECTION)
 @click.pass_obj
@@ -40,6 +51,7 @@ def ingest(
     console: Console,
     given: tuple[str, ...],
     urls_file: TextIO | None,
+    labels: tuple[str, ...],
     no_wait: bool,
     settings: Settings,
 ) -> None:
@@ -49,7 +61,7 @@ def ingest(
     Ctrl-C or SIGTERM cancels the job that is watched; what it has taken in stays. On the embedded
     default the work is done in this process.
     """
-    starts = _starts(given, urls_file.readlines() if urls_file else [])
+    starts = _starts(given, urls_file.readlines() if urls_file else [], checked_labels(labels))
     _run(starts, settings, console, no_wait=no_wait)
 
 
@@ -69,11 +81,18 @@ def ingest(
     show_default=True,
     help="Most pages to visit.",
 )
+@_labels
 @_no_wait
 @settings_options(*COLLECTION)
 @click.pass_obj
 def crawl(
-    console: Console, seed: str, depth: int, max_pages: int, no_wait: bool, settings: Settings
+    console: Console,
+    seed: str,
+    depth: int,
+    max_pages: int,
+    labels: tuple[str, ...],
+    no_wait: bool,
+    settings: Settings,
 ) -> None:
     """Take in the images that a web site shows, from the page SEED on.
 
@@ -81,7 +100,7 @@ def crawl(
     """
 
     def start(client: Client) -> Job:
-        return client.crawl(seed, max_depth=depth, max_pages=max_pages)
+        return client.crawl(seed, max_depth=depth, max_pages=max_pages, labels=labels)
 
     _run([start], settings, console, no_wait=no_wait)
 
@@ -112,7 +131,7 @@ def unreadable(path: Path, error: OSError) -> Failed:
     )
 
 
-def _starts(given: Sequence[str], listed: Sequence[str]) -> list[Start]:
+def _starts(given: Sequence[str], listed: Sequence[str], labels: Sequence[str]) -> list[Start]:
     """Return what starts the jobs for all that was given.
 
     Raises:
@@ -124,11 +143,11 @@ def _starts(given: Sequence[str], listed: Sequence[str]) -> list[Start]:
     paths = [_existing(text) for text in given if not is_url(text)]
     folders = [path for path in paths if path.is_dir()]
     files = [path for path in paths if not path.is_dir()]
-    starts: list[Start] = [_folder_start(folder) for folder in folders]
+    starts: list[Start] = [_folder_start(folder, labels) for folder in folders]
     if files:
-        starts.append(lambda client: client.ingest_files(files))
+        starts.append(lambda client: client.ingest_files(files, labels=labels))
     if urls:
-        starts.append(lambda client: client.ingest_urls(urls))
+        starts.append(lambda client: client.ingest_urls(urls, labels=labels))
     if not starts:
         raise InvalidRequest(
             "There is nothing to take in.", remedy="Name a folder, image files or URLs."
@@ -136,8 +155,8 @@ def _starts(given: Sequence[str], listed: Sequence[str]) -> list[Start]:
     return starts
 
 
-def _folder_start(folder: Path) -> Start:
-    return lambda client: client.ingest_folder(folder)
+def _folder_start(folder: Path, labels: Sequence[str]) -> Start:
+    return lambda client: client.ingest_folder(folder, labels=labels)
 
 
 def _existing(text: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import click
 
 from ops.cli.collection import check_collection
-from ops.cli.console import Console, leave, shown
+from ops.cli.console import Console, leave, plain, shown
 from ops.cli.exits import Exit
 from ops.cli.ingest import is_there, is_url, unreadable
 from ops.cli.options import COLLECTION, Command, settings_options
@@ -79,7 +79,7 @@ def search(
     check_collection(settings)
     with opened(settings, console) as client:
         answer = ask(client, image, k=k, effort=effort, timeout_s=timeout_s)
-        console.result(answer, summary(answer))
+        console.result(_record(answer), summary(answer))
         if contact_sheet is not None:
             write_contact_sheet(client, answer, contact_sheet)
             console.note(f"Contact sheet: {shown(contact_sheet)}")
@@ -105,6 +105,12 @@ def ask(client: Client, image: str, *, k: int, effort: int, timeout_s: float) ->
     if found.error is not None:
         raise Rejected(found.error.message, remedy=found.error.remedy, code=found.error.code)
     return found
+
+
+def _record(answer: Search) -> dict[str, Any]:
+    """Return an answer as the API gives it, with what was asked beside the rest."""
+    plainly: dict[str, Any] = plain(answer)
+    return {**plainly, **plainly.pop("options")}
 
 
 def _submit(client: Client, image: str, *, k: int, effort: int) -> Search:

@@ -76,6 +76,32 @@ def test_a_kept_result_is_shown_to_whoever_has_its_address(
     other.context.close()
 
 
+def test_hits_are_turned_page_by_page_also_from_the_keyboard(page: Page, site: Site) -> None:
+    files = [(f"{seed}.png", BytesIO(picture(seed))) for seed in range(30)]
+    job = site.client.ingest_uploads(files)
+    site.client.wait_job(job.id, PATIENCE_MS / 1000)
+    image = site.client.recent().images[0]
+    page.goto("/")
+    page.fill("#k", "30")
+    page.evaluate("id => history.replaceState({}, '', `/?image=${id}`)", image.id)
+    page.evaluate("dispatchEvent(new PopStateEvent('popstate'))")
+    hits = page.locator("#hits .card")
+    expect(hits).to_have_count(24)
+    expect(page.locator("#shown")).to_have_text("1 to 24 of 30 hits")
+    expect(page.get_by_role("button", name="Previous")).to_be_disabled()
+    page.get_by_role("button", name="Next").press("Enter")
+    expect(page.locator("#shown")).to_have_text("25 to 30 of 30 hits")
+    expect(hits).to_have_count(6)
+    expect(page.locator("#hits")).to_be_focused()
+    expect(page.get_by_role("button", name="Next")).to_be_disabled()
+    second = [hits.nth(place).inner_text() for place in range(6)]
+    page.reload()
+    expect(hits).to_have_count(6)
+    assert [hits.nth(place).inner_text() for place in range(6)] == second
+    page.go_back()
+    expect(page.locator("#shown")).to_have_text("1 to 24 of 30 hits")
+
+
 def test_a_picture_can_be_pasted(page: Page, site: Site, files: list[Path]) -> None:
     fill(site, files)
     page.goto("/")

@@ -31,6 +31,21 @@ def test_every_uploaded_file_gets_its_outcome_and_a_reason_where_it_is_bad(world
     assert rejected["next"] is None
 
 
+def test_a_job_tells_what_its_images_are_labelled_with(world: World, tmp_path: Path) -> None:
+    assert world.add(picture(1))["labels"] == []
+    assert world.add(picture(2), labels=[" cats", "2026", "cats"])["labels"] == ["cats", "2026"]
+    asked = {"kind": "urls", "urls": ["ftp://example.org/a.png"], "labels": ["été"]}
+    assert world.post("/jobs", json=asked).json["labels"] == ["été"]
+
+
+def test_what_cannot_be_a_label_is_refused_by_name(idle: World) -> None:
+    for labels in (["a", ""], ["x" * 65], ["a,b"], ["a\nb"], [str(n) for n in range(33)]):
+        asked = {"kind": "urls", "urls": ["http://example.org/a.png"], "labels": labels}
+        response = idle.post("/jobs", json=asked)
+        assert (response.status_code, response.json["error"]["code"]) == (400, "bad_labels")
+        assert response.json["error"]["remedy"]
+
+
 def test_items_come_in_pages_that_add_up(world: World) -> None:
     job = world.add(*(picture(seed) for seed in range(5)))
     seen = []

@@ -38,6 +38,30 @@ def test_a_hit_can_be_searched_with_and_looked_at(world: World) -> None:
         assert thumbnail.data.startswith(b"\xff\xd8")
 
 
+def test_pages_of_an_answer_fit_together_while_images_come_and_go(world: World) -> None:
+    world.add(*[picture(seed) for seed in range(7)])
+    whole = world.search(file=picture(2))
+    assert (whole["total"], whole["offset"], len(whole["hits"])) == (7, 0, 7)
+    ticket = whole["ticket"]
+    pages = []
+    for offset in range(0, 9, 3):
+        page = world.get(f"/searches/{ticket}", query_string={"offset": offset, "limit": 3}).json
+        assert (page["total"], page["offset"]) == (7, offset)
+        pages += page["hits"]
+        world.delete(f"/images/{whole['hits'][offset % 7]['id']}")
+        world.add(picture(100 + offset))
+    assert pages == whole["hits"]
+    assert world.get(f"/searches/{ticket}", query_string={"offset": 5}).json["hits"] == pages[5:]
+    assert world.get(f"/searches/{ticket}", query_string={"offset": 99}).json["hits"] == []
+
+
+def test_a_page_that_cannot_be_meant_is_refused(idle: World) -> None:
+    for query in ({"offset": -1}, {"limit": 0}, {"limit": "all"}, {"offset": 10**9}):
+        response = idle.get("/searches/nobody", query_string=query)
+        assert (response.status_code, response.json["error"]["code"]) == (422, "invalid_request")
+        assert next(iter(query)) in response.json["error"]["message"]
+
+
 def test_a_file_that_is_no_image_fails_with_a_reason(world: World) -> None:
     search = world.search(file=b"%PDF-1.7", name="paper.pdf")
     assert search["state"] == "failed"

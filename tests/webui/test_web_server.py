@@ -14,6 +14,7 @@ import pytest
 from tests.webui.world import API, World
 from webui.server import SiteServer, make_server
 from workers.errors import Conflict
+from workers.options import SearchOptions
 from workers.records import Search, SearchState
 
 PATIENCE_S = 30
@@ -72,7 +73,7 @@ def test_a_long_poll_is_answered_when_the_server_stops(
     idle: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = threading.Event()
-    queued = Search("t", SearchState.QUEUED, {"kind": "url", "label": ""}, 1, 1, 0.0)
+    queued = Search("t", SearchState.QUEUED, {"kind": "url", "label": ""}, SearchOptions(), 0.0)
 
     def wait_search(ticket: str, seconds: float) -> Search:
         waiting.set()

@@ -15,6 +15,7 @@ from workers.errors import Unavailable
 from workers.files import Files
 from workers.housekeeping import Housekeeper
 from workers.ledger import Ledger, NewJob, NewSearch, Outcome, Reference
+from workers.options import SearchOptions
 from workers.records import ItemState, JobKind, JobState, SearchState
 from workers.settings import Settings
 
@@ -75,7 +76,7 @@ class House:
         return job_id
 
     def search(self) -> str:
-        new = NewSearch({"kind": "upload", "label": "a"}, "spool:q", k=1, effort=1)
+        new = NewSearch({"kind": "upload", "label": "a"}, "spool:q", SearchOptions(k=1))
         return self.ledger.searches.create(new, keep_s=3_600.0)
 
     def state(self, ticket: str) -> SearchState:

@@ -20,7 +20,8 @@ from sqlalchemy import insert, update
 
 from workers.errors import SettingsError, Unavailable
 from workers.ledger import Ledger, NewJob, NewSearch, Outcome, Reference
-from workers.ledger.tables import metadata, schema
+from workers.ledger.tables import SCHEMA_VERSION, metadata, schema
+from workers.options import SearchOptions
 from workers.records import FoundImage, ItemState, JobKind, JobState, Problem, SearchState
 
 LATER = 4e9  # the year 2096
@@ -160,6 +161,18 @@ def test_a_claim_counts_the_attempt_and_names_the_origin(ledger: Ledger) -> None
     assert again.attempts == 2
     assert again.origin == f"{job_id}:{ids[0]}"
     assert again.ref == again.source == "http://host/0"
+
+
+def test_the_labels_of_a_job_come_with_its_items_at_every_delivery(ledger: Ledger) -> None:
+    job_id = a_job(ledger, labels=("cats", "été 🐈"))
+    ledger.items.add(job_id, refs([1]))
+    (ids,) = ledger.items.dispatch(job_id, batch=1, window=1)
+    for _ in range(2):
+        (work,) = ledger.items.claim(job_id, ids).works
+        assert work.labels == ("cats", "été 🐈")
+    job = ledger.jobs.get(job_id)
+    assert job is not None
+    assert job.labels == ("cats", "été 🐈")
 
 
 def test_items_that_were_taken_up_before_come_back_one_by_one(ledger: Ledger) -> None:
@@ -667,12 +680,32 @@ def test_the_seeds_problem_is_the_crawls(ledger: Ledger) -> None:
 
 
 def a_search(ledger: Ledger, keep_s: float = 60.0) -> str:
-    new = NewSearch({"kind": "upload", "label": "a.jpg"}, "spool:abc", k=5, effort=4)
+    new = NewSearch({"kind": "upload", "label": "a.jpg"}, "spool:abc", OPTIONS)
     return ledger.searches.create(new, keep_s=keep_s)
 
 
-HIT = FoundImage(1, "0" * 32, 0.25, 3, ("/a.jpg", "http://h/a.jpg"), 640, 480, "JPEG")
-RESULT = {"hits": [{**vars(HIT), "sources": list(HIT.sources)}], "report": {"radius": 3}}
+OPTIONS = SearchOptions(
+    k=5, max_distance=0.5, labels=("a", "b"), source="/photos", since=1.5, until=2.5, collapse=0.1
+)
+HIT = FoundImage(
+    1,
+    "0" * 32,
+    0.25,
+    3,
+    ("/a.jpg", "http://h/a.jpg"),
+    640,
+    480,
+    "JPEG",
+    labels=("a",),
+    added_at=1.75,
+    duplicates=("1" * 32, "2" * 32),
+)
+OLD_HIT = {
+    name: list(value) if isinstance(value, tuple) else value
+    for name, value in vars(HIT).items()
+    if name not in ("labels", "added_at", "duplicates")
+}
+RESULT = {"hits": [vars(HIT)], "report": {"radius": 3}}
 
 
 def test_a_ticket_that_was_never_given_out_is_unknown(ledger: Ledger) -> None:
@@ -698,13 +731,13 @@ def test_a_search_runs_and_its_result_is_kept(ledger: Ledger) -> None:
     assert ledger.searches.get(ticket).state is SearchState.QUEUED
     work = ledger.searches.claim(ticket)
     assert work is not None
-    assert (work.ref, work.k, work.effort, work.attempts) == ("spool:abc", 5, 4, 1)
+    assert (work.ref, work.options, work.attempts) == ("spool:abc", OPTIONS, 1)
     assert ledger.searches.get(ticket).state is SearchState.RUNNING
     assert ledger.searches.is_open(ticket)
     ledger.searches.finish(ticket, SearchState.DONE, result=RESULT)
     found = ledger.searches.get(ticket)
     assert found.state is SearchState.DONE
-    assert found.hits == (HIT,)
+    assert (found.options, found.hits, found.total) == (OPTIONS, (HIT,), 1)
     assert found.report == {"radius": 3}
     assert found.query == {"kind": "upload", "label": "a.jpg"}
     assert found.finished_at is not None
@@ -787,35 +820,73 @@ def test_a_transaction_that_fails_leaves_no_trace(ledger: Ledger) -> None:
         fail()
     with ledger.database.read() as connection:
         versions = connection.exec_driver_sql("SELECT version FROM lookalike_schema").all()
-    assert [row.version for row in versions] == [1]
+    assert [row.version for row in versions] == [SCHEMA_VERSION]
 
 
 def test_a_ledger_of_a_later_version_is_refused(ledger: Ledger, url: str) -> None:
     with ledger.database.write() as connection:
-        connection.execute(update(schema).values(version=2))
+        connection.execute(update(schema).values(version=SCHEMA_VERSION + 1))
     try:
         with pytest.raises(Unavailable, match=r"later version .*Upgrade"):
             Ledger(url)
     finally:
         with ledger.database.write() as connection:
-            connection.execute(update(schema).values(version=1))
+            connection.execute(update(schema).values(version=SCHEMA_VERSION))
+
+
+def another_url(request: pytest.FixtureRequest, url: str, tmp_path: Path, name: str) -> str:
+    """Return the URL of an empty database of the same kind."""
+    if url.startswith("sqlite"):
+        return f"sqlite:///{tmp_path / 'new' / 'ledger.sqlite'}"
+    return str(request.getfixturevalue("postgres").new_database(name))
+
+
+def opened_at_once(url: str) -> list[Ledger]:
+    """Open a ledger several times at one moment."""
+    gate = threading.Barrier(6)
+
+    def open_ledger(_: int) -> Ledger:
+        gate.wait()
+        return Ledger(url)
+
+    with ThreadPoolExecutor(6) as threads:
+        return list(threads.map(open_ledger, range(6)))
+
+
+def test_a_ledger_of_the_first_version_is_upgraded_with_what_is_in_it(
+    request: pytest.FixtureRequest, url: str, tmp_path: Path
+) -> None:
+    old_url = another_url(request, url, tmp_path, "ledger_upgrade")
+    old = Ledger(old_url)
+    job_id, ticket = listed(old, 2), a_search(old)
+    old.searches.finish(ticket, SearchState.DONE, result={**RESULT, "hits": [OLD_HIT]})
+    with old.database.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE jobs DROP COLUMN labels")
+        connection.exec_driver_sql("ALTER TABLE searches DROP COLUMN options")
+        connection.execute(update(schema).values(version=1))
+    old.close()
+
+    ledgers = opened_at_once(old_url)
+    new = ledgers[0]
+    job, search = new.jobs.get(job_id), new.searches.get(ticket)
+    assert job is not None
+    assert (job.labels, job.counts.pending) == ((), 2)
+    (ids,) = new.items.dispatch(job_id, batch=2, window=1)
+    assert [work.labels for work in new.items.claim(job_id, ids).works] == [(), ()]
+    assert search.options == SearchOptions(k=OPTIONS.k, effort=OPTIONS.effort)
+    assert search.hits == (replace(HIT, labels=(), added_at=None, duplicates=()),)
+    assert new.searches.claim(a_search(new)) is not None
+    with new.database.read() as connection:
+        versions = connection.exec_driver_sql("SELECT version FROM lookalike_schema").all()
+    assert [row.version for row in versions] == [SCHEMA_VERSION]
+    for each in ledgers:
+        each.close()
 
 
 def test_processes_that_start_at_once_make_one_ledger(
     request: pytest.FixtureRequest, url: str, tmp_path: Path
 ) -> None:
-    if url.startswith("sqlite"):
-        fresh = f"sqlite:///{tmp_path / 'new' / 'ledger.sqlite'}"
-    else:
-        fresh = request.getfixturevalue("postgres").new_database("ledger_race")
-    gate = threading.Barrier(6)
-
-    def open_ledger(_: int) -> Ledger:
-        gate.wait()
-        return Ledger(fresh)
-
-    with ThreadPoolExecutor(6) as threads:
-        ledgers = list(threads.map(open_ledger, range(6)))
+    ledgers = opened_at_once(another_url(request, url, tmp_path, "ledger_race"))
     with ledgers[0].database.read() as connection:
         count = connection.exec_driver_sql("SELECT count(*) FROM lookalike_schema").scalar()
     assert count == 1

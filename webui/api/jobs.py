@@ -49,15 +49,15 @@ def create(body: Mapping[str, Any]) -> tuple[Job, int, dict[str, str]]:
 
 def _start(client: Client, body: Mapping[str, Any]) -> Job:
     kind = body.get("kind", JobKind.UPLOAD)
-    label = body.get("label")
+    names = {name: body[name] for name in ("label", "labels") if name in body}
     if kind is JobKind.FOLDER:
-        return client.ingest_folder(Path(body["path"]), label=label)
+        return client.ingest_folder(Path(body["path"]), **names)
     if kind is JobKind.URLS:
-        return client.ingest_urls(body["urls"], label=label)
+        return client.ingest_urls(body["urls"], **names)
     if kind is JobKind.CRAWL:
         limits = {name: body[name] for name in ("max_depth", "max_pages") if name in body}
-        return client.crawl(body["seed"], label=label, **limits)
-    return client.ingest_uploads([named_stream(file) for file in body["files"]], label=label)
+        return client.crawl(body["seed"], **limits, **names)
+    return client.ingest_uploads([named_stream(file) for file in body["files"]], **names)
 
 
 @noun.route("GET", returns=JobsSchema, query=JobsQuery, errors=(404,))

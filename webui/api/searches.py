@@ -11,7 +11,7 @@ from webui.context import site
 from webui.errors import WebError
 from webui.imagefiles import BINARY, image_file
 from webui.openapi import JSON, MULTIPART, Noun
-from webui.schemas import SearchFormSchema, SearchJsonSchema, SearchSchema, WaitQuery
+from webui.schemas import SearchFormSchema, SearchJsonSchema, SearchQuery, SearchSchema
 from webui.uploads import named_stream
 from workers.records import SearchState
 
@@ -43,20 +43,22 @@ def create(body: Mapping[str, Any]) -> tuple[Search, int, dict[str, str]]:
     return search, 202, {"Location": url_for("searches.read", ticket=search.ticket)}
 
 
-@noun.route("GET", "/<ticket>", returns=SearchSchema, path=_TICKET, query=WaitQuery, errors=(404,))
+@noun.route(
+    "GET", "/<ticket>", returns=SearchSchema, path=_TICKET, query=SearchQuery, errors=(404,)
+)
 def read(query: Mapping[str, Any], ticket: str) -> Search:
-    """Tell how far a search is, with its hits once there are any.
+    """Tell how far a search is, with its hits once there are any, all or a part of them.
 
+    The hits are kept as they were found, so pages of them fit together while images come and go.
     An expired result is told by its state; a ticket that was never given out is 404.
     """
     client = site().client
-    return _known(
-        site().polls.wait(
-            lambda seconds: client.wait_search(ticket, seconds),
-            done=lambda search: not search.state.open,
-            seconds=query["wait"],
-        )
+    found = site().polls.wait(
+        lambda seconds: client.wait_search(ticket, seconds),
+        done=lambda search: not search.state.open,
+        seconds=query["wait"],
     )
+    return _known(found).part(query["offset"], query.get("limit"))
 
 
 @noun.route("DELETE", "/<ticket>", returns=SearchSchema, path=_TICKET, errors=(403, 404))

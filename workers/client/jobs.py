@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from workers.client.checks import checked_labels
 from workers.client.parts import LABEL_CHARS, Parts, check_range, wait_while
 from workers.crawl import no_such_folder
 from workers.errors import InvalidRequest, NotFound, Unavailable
@@ -26,63 +27,96 @@ _ADD_BATCH = 1_000
 class JobCalls(Parts):
     """Jobs from folders, files, URLs, uploads and crawls."""
 
-    def ingest_folder(self, path: Path, *, label: str | None = None) -> Job:
+    def ingest_folder(
+        self, path: Path, *, label: str | None = None, labels: Sequence[str] = ()
+    ) -> Job:
         """Start a job that takes in all images below a folder.
 
+        Args:
+            path: The folder.
+            label: What the job is called.
+            labels: What its images are labelled with.
+
         Raises:
-            InvalidRequest: The folder is outside those that the site may ingest.
+            InvalidRequest: The folder is outside those that the site may ingest, or a label
+                cannot be one.
             Rejected: There is no such folder.
         """
         folder = path.expanduser().absolute()
         self._check_folder(folder)
-        new = NewJob(JobKind.FOLDER, label or str(folder), params={"path": str(folder)})
+        new = NewJob(
+            JobKind.FOLDER,
+            label or str(folder),
+            params={"path": str(folder)},
+            labels=checked_labels(labels),
+        )
         return self._start(self._ledger.jobs.create(new))
 
-    def ingest_files(self, paths: Sequence[Path], *, label: str | None = None) -> Job:
+    def ingest_files(
+        self, paths: Sequence[Path], *, label: str | None = None, labels: Sequence[str] = ()
+    ) -> Job:
         """Start a job that takes in image files where they are. Bad ones become rejected items.
 
         Raises:
             InvalidRequest: There are none, too many, or one is outside the folders that the site
-                may ingest.
+                may ingest; or a label cannot be one.
         """
         files = [path.expanduser().absolute() for path in paths]
         for folder in {file.parent for file in files}:
             self._check_allowed(folder)
         self._check_items(files, "file")
-        new = NewJob(JobKind.FOLDER, label or _files_label([file.name for file in files]))
+        new = NewJob(
+            JobKind.FOLDER,
+            label or _files_label([file.name for file in files]),
+            labels=checked_labels(labels),
+        )
         return self._start_listed(new, [to_file(file) for file in files])
 
-    def ingest_urls(self, urls: Sequence[str], *, label: str | None = None) -> Job:
+    def ingest_urls(
+        self, urls: Sequence[str], *, label: str | None = None, labels: Sequence[str] = ()
+    ) -> Job:
         """Start a job that takes in images by their URLs. Bad ones become rejected items.
 
         Raises:
-            InvalidRequest: There are none, or too many.
+            InvalidRequest: There are none, or too many, or a label cannot be one.
         """
         references = [to_url(url.strip()) for url in urls if url.strip()]
         self._check_items(references, "URL")
-        new = NewJob(JobKind.URLS, label or f"{len(references)} URLs")
+        new = NewJob(
+            JobKind.URLS, label or f"{len(references)} URLs", labels=checked_labels(labels)
+        )
         return self._start_listed(new, references)
 
     def ingest_uploads(
-        self, uploads: Sequence[tuple[str, BinaryIO]], *, label: str | None = None
+        self,
+        uploads: Sequence[tuple[str, BinaryIO]],
+        *,
+        label: str | None = None,
+        labels: Sequence[str] = (),
     ) -> Job:
         """Start a job that takes in uploaded files; it goes ahead of bulk work.
 
         Args:
             uploads: Names, only to be shown, and bytes. Bad files become rejected items.
+            label: What the job is called.
+            labels: What its images are labelled with.
 
         Raises:
-            InvalidRequest: There are none, or too many.
+            InvalidRequest: There are none, or too many, or a label cannot be one.
             TooLarge: A file has more bytes than a whole request may have.
         """
         self._check_items(uploads, "file")
+        tidy = checked_labels(labels)
         max_bytes = self.settings.max_upload_bytes
         references = [
             to_upload(self._files.spool(stream, max_bytes=max_bytes, label=name), name)
             for name, stream in uploads
         ]
         new = NewJob(
-            JobKind.UPLOAD, label or _files_label([name for name, _ in uploads]), live=True
+            JobKind.UPLOAD,
+            label or _files_label([name for name, _ in uploads]),
+            live=True,
+            labels=tidy,
         )
         return self._start_listed(new, references)
 
@@ -93,6 +127,7 @@ class JobCalls(Parts):
         max_depth: int = DEFAULT_CRAWL_DEPTH,
         max_pages: int = DEFAULT_CRAWL_PAGES,
         label: str | None = None,
+        labels: Sequence[str] = (),
     ) -> Job:
         """Start a job that visits a site from a seed page and takes in the images it shows.
 
@@ -100,16 +135,19 @@ class JobCalls(Parts):
             seed: Address of the first page; only pages of its host are visited.
             max_depth: Links away from the seed that are followed; 0 is the seed alone.
             max_pages: Most pages to visit.
+            label: What the job is called.
+            labels: What its images are labelled with.
 
         Raises:
             Rejected: The seed is not a URL.
-            InvalidRequest: A limit is out of range.
+            InvalidRequest: A limit is out of range, or a label cannot be one.
         """
         check_url(seed)
         check_range("max_depth", max_depth, 0, self.settings.crawl_max_depth)
         check_range("max_pages", max_pages, 1, self.settings.crawl_max_pages)
         params = {"seed": seed, "max_depth": max_depth, "max_pages": max_pages}
-        job_id = self._ledger.jobs.create(NewJob(JobKind.CRAWL, label or seed, params=params))
+        new = NewJob(JobKind.CRAWL, label or seed, params=params, labels=checked_labels(labels))
+        job_id = self._ledger.jobs.create(new)
         self._ledger.pages.add(job_id, [seed], depth=0, max_pages=1)
         return self._start(job_id)
 

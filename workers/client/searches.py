@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from workers.client.checks import checked_options
 from workers.client.collection import CollectionCalls
-from workers.client.parts import LABEL_CHARS, check_range, existing, wait_while
+from workers.client.parts import LABEL_CHARS, existing, wait_while
 from workers.errors import InvalidRequest, Unavailable
 from workers.fetch import check_url
 from workers.files import empty_file
 from workers.ledger import NewSearch
+from workers.options import SearchOptions
 from workers.records import Problem, Search, SearchState
-from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
 
 
 class SearchCalls(CollectionCalls):
@@ -25,8 +26,7 @@ class SearchCalls(CollectionCalls):
         upload: tuple[str, BinaryIO] | None = None,
         url: str | None = None,
         image_id: str | None = None,
-        k: int = DEFAULT_K,
-        effort: int = DEFAULT_EFFORT,
+        **options: Any,
     ) -> Search:
         """Queue a search for images that look like one; exactly one image is to be given.
 
@@ -34,8 +34,7 @@ class SearchCalls(CollectionCalls):
             upload: A file's name, only to be shown, and its bytes.
             url: Address of an image.
             image_id: A stored image.
-            k: Number of hits.
-            effort: 1 to 10, time against recall.
+            **options: Fields of :class:`workers.options.SearchOptions`.
 
         Returns:
             The search, with the ticket to ask for it again.
@@ -46,8 +45,7 @@ class SearchCalls(CollectionCalls):
             NotFound: There is no such stored image.
             Unavailable: The broker does not answer, or too many searches wait.
         """
-        check_range("k", k, 1, self.settings.max_k)
-        check_range("effort", effort, MIN_EFFORT, MAX_EFFORT)
+        asked = checked_options(SearchOptions(**options), max_k=self.settings.max_k)
         if sum(given is not None for given in (upload, url, image_id)) != 1:
             raise InvalidRequest(
                 "A search takes exactly one of an image file, a URL and an image id.",
@@ -55,7 +53,7 @@ class SearchCalls(CollectionCalls):
             )
         self._check_room()
         query, ref = self._query(upload, url, image_id)
-        new = NewSearch(query, ref, k, effort)
+        new = NewSearch(query, ref, asked)
         ticket = self._ledger.searches.create(new, keep_s=self.settings.result_hours * 3600)
         try:
             self._dispatcher.search(ticket)

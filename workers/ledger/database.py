@@ -8,7 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Row, Table, create_engine, event, insert, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Row,
+    Table,
+    create_engine,
+    event,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -118,6 +129,19 @@ class Database:
                     f"(schema {version}, this one knows {tables.SCHEMA_VERSION}).",
                     remedy="Upgrade lookalike on this machine.",
                 )
+            elif version < tables.SCHEMA_VERSION:
+                _upgrade(connection, version)
+
+
+def _upgrade(connection: Connection, version: int) -> None:
+    """Give the tables of an earlier version the columns that came since."""
+    for later in range(version + 1, tables.SCHEMA_VERSION + 1):
+        for column in tables.ADDED_COLUMNS[later]:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(
+                f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"
+            )
+    connection.execute(update(tables.schema).values(version=tables.SCHEMA_VERSION))
 
 
 def _engine(url: str) -> Engine:

@@ -38,6 +38,7 @@ class Work:
         origin: Token that is the same at every delivery of the item; the store recognises by it
             that an image it already has came from this very item.
         attempts: Times it was taken up, this one included.
+        labels: What its job labels images with.
     """
 
     id: int
@@ -45,6 +46,7 @@ class Work:
     ref: str
     source: str
     attempts: int
+    labels: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -167,7 +169,8 @@ class ItemLedger:
                 .values(attempts=items.c.attempts + 1)
             )
             _note_sent(connection, suspects, now)
-        return Claim([_work(row) for row in fresh], suspects)
+            labels = connection.scalar(select(jobs.c.labels).where(jobs.c.id == job_id))
+        return Claim([_work(row, labels) for row in fresh], suspects)
 
     def release(self, item_ids: Sequence[int]) -> None:
         """Take claims back: it was not the items that kept them from being worked on."""
@@ -307,8 +310,8 @@ def _note_sent(connection: Connection, item_ids: list[int], now: float) -> None:
     connection.execute(update(items).where(items.c.id.in_(item_ids)).values(dispatched_at=now))
 
 
-def _work(row: AnyRow) -> Work:
-    return Work(row.id, row.job_id, row.ref, row.source, row.attempts + 1)
+def _work(row: AnyRow, labels: Sequence[str] | None) -> Work:
+    return Work(row.id, row.job_id, row.ref, row.source, row.attempts + 1, tuple(labels or ()))
 
 
 def _item(row: AnyRow) -> Item:

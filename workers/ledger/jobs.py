@@ -25,12 +25,14 @@ class NewJob:
         live: Whether its items go ahead of bulk work.
         params: What the listing needs: ``path`` of a folder; ``seed``, ``max_depth`` and
             ``max_pages`` of a crawl. Empty when the items come with the job.
+        labels: What its images are labelled with.
     """
 
     kind: JobKind
     label: str
     live: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 class JobLedger:
@@ -52,6 +54,7 @@ class JobLedger:
                     state=JobState.QUEUED,
                     live=job.live,
                     params=dict(job.params),
+                    labels=list(job.labels),
                     submitted=0,
                     listing_done=False,
                     listing_at=now,
@@ -219,6 +222,7 @@ def _job(connection: Connection, row: AnyRow) -> Job:
         error=Problem(**row.error) if row.error else None,
         trouble=Problem(**row.trouble) if row.trouble else None,
         pages=_pages(connection, row.id) if row.kind == JobKind.CRAWL else None,
+        labels=tuple(row.labels or ()),
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from workers.ledger.database import AnyRow, Database
 from workers.ledger.tables import searches
+from workers.options import SearchOptions
 from workers.records import FoundImage, Problem, Search, SearchState
 
 _OPEN = (SearchState.QUEUED, SearchState.RUNNING)
@@ -30,8 +31,7 @@ class NewSearch:
 
     query: Mapping[str, str]
     ref: str
-    k: int
-    effort: int
+    options: SearchOptions
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class SearchWork:
 
     ticket: str
     ref: str
-    k: int
-    effort: int
+    options: SearchOptions
     attempts: int
     created_at: float
     started_at: float
@@ -68,8 +67,9 @@ class SearchLedger:
                     state=SearchState.QUEUED,
                     query=dict(search.query),
                     ref=search.ref,
-                    k=search.k,
-                    effort=search.effort,
+                    k=search.options.k,
+                    effort=search.options.effort,
+                    options=search.options.to_dict(),
                     attempts=0,
                     created_at=now,
                     expires_at=now + keep_s,
@@ -82,7 +82,7 @@ class SearchLedger:
         with self._database.read() as connection:
             row = connection.execute(select(searches).where(searches.c.ticket == ticket)).first()
             if row is None:
-                return Search(ticket, SearchState.UNKNOWN, query={}, k=0, effort=0, created_at=0.0)
+                return Search(ticket, SearchState.UNKNOWN, {}, SearchOptions(), created_at=0.0)
             position = None
             if row.state == SearchState.QUEUED:
                 ahead = select(func.count()).where(
@@ -118,7 +118,7 @@ class SearchLedger:
         if row is None:
             return None
         return SearchWork(
-            ticket, row.ref, row.k, row.effort, row.attempts, row.created_at, row.started_at
+            ticket, row.ref, _options(row), row.attempts, row.created_at, row.started_at
         )
 
     def finish(
@@ -178,22 +178,28 @@ class SearchLedger:
 
 def _search(row: AnyRow, position: int | None) -> Search:
     result = msgpack.unpackb(row.result) if row.result else {}
+    hits = tuple(_hit(hit) for hit in result.get("hits", ()))
     return Search(
         ticket=row.ticket,
         state=SearchState(row.state),
         query=row.query,
-        k=row.k,
-        effort=row.effort,
+        options=_options(row),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         expires_at=row.expires_at,
         position=position,
-        hits=tuple(_hit(hit) for hit in result.get("hits", ())),
+        hits=hits,
+        total=len(hits),
         report=result.get("report"),
         error=Problem(**row.error) if row.error else None,
     )
 
 
+def _options(row: AnyRow) -> SearchOptions:
+    return SearchOptions.of(row.options or {"k": row.k, "effort": row.effort})
+
+
 def _hit(fields: dict[str, Any]) -> FoundImage:
-    return FoundImage(**{**fields, "sources": tuple(fields["sources"])})
+    several = {name: tuple(fields.get(name, ())) for name in ("sources", "labels", "duplicates")}
+    return FoundImage(**{**fields, **several})

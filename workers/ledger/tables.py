@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -21,7 +23,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised by one whenever ``ADDED_COLUMNS`` gets another entry."""
 
 metadata = MetaData()
 
@@ -65,6 +68,8 @@ jobs = Table(
     Column("error", JSON),
     # What keeps a running job from getting on, such as a full disk; gone when it does.
     Column("trouble", JSON),
+    # Labels that its images get; NULL in jobs of before there were any.
+    Column("labels", JSON),
 )
 
 items = Table(
@@ -111,6 +116,8 @@ searches = Table(
     Column("ref", Shown, nullable=False),
     Column("k", Integer, nullable=False),
     Column("effort", Integer, nullable=False),
+    # What else was asked; NULL in searches of before there was anything else.
+    Column("options", JSON),
     Column("attempts", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
@@ -120,3 +127,6 @@ searches = Table(
     Column("error", JSON),
     Index("searches_by_state", "state", "number"),
 )
+
+ADDED_COLUMNS: dict[int, tuple[Column[Any], ...]] = {2: (jobs.c.labels, searches.c.options)}
+"""What each version of the schema added to tables that were there; all of it may be NULL."""

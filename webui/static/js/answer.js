@@ -13,7 +13,7 @@ export function stateText(search) {
   if (search.state === "queued") return search.position ? `${count(search.position, "search", "searches")} ahead` : "next in line";
   if (!hasAnswer(search)) return "";
   const took = milliseconds((search.finished_at - search.created_at) * 1000);
-  return `${count(search.hits.length, "hit")} in ${took}`;
+  return `${count(search.total, "hit")} in ${took}`;
 }
 
 export function queryNode(query, image) {
@@ -60,7 +60,7 @@ export function remarkOn(search) {
     return { tone: "plain", message: "The result of this search is no longer kept.", remedy: "Search again with the same image." };
   }
   if (search.state === "cancelled") return { tone: "plain", message: "This search was cancelled." };
-  if (search.hits.length > 0) return null;
+  if (search.total > 0) return null;
   return { tone: "plain", message: "Nothing was found.", remedy: "The collection may be empty: add images on the jobs page." };
 }
 

@@ -17,11 +17,11 @@ export function pause(ms, signal) {
 
 // Yields each state that is heard of. The server may answer at once when too many wait already,
 // so there is always a pause between two questions. Who knows nothing yet asks "atOnce" first.
-export async function* follow(path, { wait, atOnce = false, signal, onTrouble }) {
+export async function* follow(path, { wait, atOnce = false, params = {}, signal, onTrouble }) {
   for (let first = atOnce; ; first = false) {
     let thing;
     try {
-      thing = await get(path + query({ wait: first ? null : wait }), signal);
+      thing = await get(path + query({ ...params, wait: first ? null : wait }), signal);
     } catch (error) {
       if (signal?.aborted) return;
       if (error.status !== 0 && error.status !== 503) throw error;

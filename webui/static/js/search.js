@@ -1,15 +1,16 @@
 // The search page: ask, follow the ticket, show the answer.
 
-import { post, remove } from "./api.js";
+import { get, post, query, remove } from "./api.js";
 import { filePreview, hasAnswer, hitCard, preview, queryNode, remarkOn, stateText } from "./answer.js";
 import { badge, byId, clear, el, isPage, onFilesDropped, showProblem } from "./dom.js";
 import { wholeNumber } from "./fields.js";
 import { follow, isOpen } from "./follow.js";
-import { bytes, duration, moment, number } from "./format.js";
+import { bytes, count, duration, moment, number } from "./format.js";
 import { reportNode } from "./report.js";
 import { status } from "./status.js";
 
 const WAIT_S = 2;
+const PAGE = 24; // hits
 const TICK_MS = 100;
 const TEXT_FIELDS = "input:not([type=range], [type=file]), textarea";
 
@@ -38,6 +39,7 @@ function begin() {
   controller.abort();
   controller = new AbortController();
   for (const id of ["problem", "hits", "report", "actions", "state", "query"]) clear(byId(id));
+  byId("pager").hidden = true;
   shown = null;
   byId("answer").hidden = false;
   document.body.classList.add("answered");
@@ -65,10 +67,11 @@ async function ask(asked, { replace = false } = {}) {
 }
 
 async function followTicket(ticket, signal, { atOnce = false } = {}) {
-  const path = `/searches/${encodeURIComponent(ticket)}`;
+  const path = pathOf(ticket);
+  const params = { offset: offsetAsked(), limit: PAGE };
   const onTrouble = (error) => showProblem(byId("problem"), { message: error.message, remedy: "It is tried again by itself." });
   try {
-    for await (const search of follow(path, { wait: WAIT_S, atOnce, signal, onTrouble })) {
+    for await (const search of follow(path, { wait: WAIT_S, atOnce, params, signal, onTrouble })) {
       clear(byId("problem"));
       show(search);
     }
@@ -77,9 +80,16 @@ async function followTicket(ticket, signal, { atOnce = false } = {}) {
   }
 }
 
+const pathOf = (ticket) => `/searches/${encodeURIComponent(ticket)}`;
+
+function offsetAsked() {
+  const offset = Number(new URLSearchParams(location.search).get("offset"));
+  return Number.isSafeInteger(offset) && offset > 0 ? offset : 0;
+}
+
 async function cancel(ticket) {
   try {
-    show(await remove(`/searches/${encodeURIComponent(ticket)}`));
+    show(await remove(pathOf(ticket)));
   } catch (error) {
     showProblem(byId("problem"), error);
   }
@@ -143,7 +153,7 @@ function stopClock() {
 function queryImage(search) {
   if (files.has(search.ticket)) return filePreview(files.get(search.ticket));
   if (search.query.image_id) return preview(`/api/v1/images/${encodeURIComponent(search.query.image_id)}/thumbnail`);
-  return hasAnswer(search) ? preview(`/api/v1/searches/${encodeURIComponent(search.ticket)}/thumbnail`) : null;
+  return hasAnswer(search) ? preview(`/api/v1${pathOf(search.ticket)}/thumbnail`) : null;
 }
 
 function actionsFor(search) {
@@ -173,10 +183,37 @@ async function copyLink(event) {
 
 function showOutcome(search) {
   if (search.report) byId("report").replaceChildren(reportNode(search.report));
-  byId("hits").replaceChildren(...search.hits.map((hit) => hitCard(hit, searchWith)));
+  showHits(search);
   const remark = remarkOn(search);
   if (remark) showProblem(byId("problem"), remark, remark.tone);
   if (hasAnswer(search)) byId("report").append(el("p", { class: "quiet" }, `Kept until ${moment(search.expires_at)}.`));
+}
+
+function showHits({ ticket, hits, offset, total }) {
+  const here = hits.slice(0, PAGE);
+  const last = offset + here.length;
+  byId("hits").start = offset + 1;
+  byId("hits").replaceChildren(...here.map((hit) => hitCard(hit, searchWith)));
+  byId("pager").hidden = total <= PAGE && offset === 0;
+  byId("shown").textContent = here.length ? `${number(offset + 1)} to ${number(last)} of ${count(total, "hit")}` : count(total, "hit");
+  byId("previous").disabled = offset === 0;
+  byId("previous").onclick = () => turn(ticket, Math.max(0, Math.min(offset, total) - PAGE));
+  byId("next").disabled = last >= total;
+  byId("next").onclick = () => turn(ticket, last);
+}
+
+async function turn(ticket, offset) {
+  try {
+    const search = await get(pathOf(ticket) + query({ offset, limit: PAGE }), controller.signal);
+    history.pushState({}, "", `/${query({ ticket, offset: offset || null })}`);
+    clear(byId("problem"));
+    if (hasAnswer(search)) showHits(search);
+    else show(search); // it has expired since
+    byId("hits").focus({ preventScroll: true });
+    byId("hits").scrollIntoView({ block: "start" });
+  } catch (error) {
+    if (error.name !== "AbortError") showProblem(byId("problem"), error);
+  }
 }
 
 function searchWith(event, imageId) {
