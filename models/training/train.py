@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, load_bundle
+from models.centres import learn_centres
 from models.errors import BundleError, TrainingError
 from models.graphs.latent import LATENT
 from models.graphs.optimise import optimise
@@ -19,7 +20,6 @@ from models.labelled.corpus import Corpus, read_corpus
 from models.labelled.skipped import Skipped
 from models.network_bundle import write_network_bundle
 from models.training.bases import Base
-from models.training.centres import learn_centres
 from models.training.code_weight import Choice, choose_code_weight
 from models.training.log import described, versions, write_log
 from models.training.options import Options, check, identity

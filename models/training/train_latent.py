@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from models.bundle import load_bundle
 from models.catalogue import WEIGHTS, write_lite_bundle
+from models.centres import learn_centres
 from models.engine import Engine
 from models.engines import open_engine
 from models.labelled.corpus import Corpus, read_corpus, read_photos
 from models.labelled.extraction import extract
 from models.labelled.views import distorted
 from models.lite import DIMS
-from models.training.centres import learn_centres
 from models.training.latent_figures import copies, retrieval
 from models.training.latent_layer import Examples, Layer, Recipe, learn_latent
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.training.centres import learn_centres
+from models.centres import learn_centres
 
 
 def clusters(seed: int, *, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -47,3 +47,25 @@ def test_the_same_seed_gives_the_same_centres() -> None:
 def test_more_centres_than_codes_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 5 different codes, got 4"):
         learn_centres(np.arange(4, dtype=np.uint8)[:, None], 5, bits=8, rounds=1, seed=0)
+
+
+@pytest.mark.parametrize("bits", [40, 128, 300])
+def test_every_centre_is_the_majority_of_the_codes_nearest_to_it(bits: int) -> None:
+    """Against the definition, in which nothing is packed or taken in chunks."""
+    codes = np.random.default_rng(2).random((150, bits)) < 0.5
+    start = learn_centres(np.packbits(codes, axis=1), 3, bits=bits, rounds=0, seed=4)
+    centres = np.unpackbits(start, axis=1, count=bits)
+    nearest = (codes[:, None] != centres).sum(2).argmin(1)
+    groups = [codes[nearest == each] for each in range(3)]
+    votes = np.array([2 * group.sum(0) > len(group) for group in groups])
+    learned = learn_centres(np.packbits(codes, axis=1), 3, bits=bits, rounds=1, seed=4)
+    assert np.array_equal(learned, np.unique(np.packbits(votes, axis=1), axis=0))
+
+
+def test_learning_ends_when_it_is_told_to() -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    _, members = clusters(1, bits=128)
+    with pytest.raises(InterruptedError):
+        learn_centres(members, 5, bits=128, rounds=3, seed=9, between=stop)
