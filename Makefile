@@ -46,7 +46,7 @@ lock: python ## Rewrite constraints.txt with the newest versions that pyproject.
 	@rm -rf build/lock
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/$(PIP) --upgrade setuptools
-	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),caffe,train]'
+	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),bench,caffe,train]'
 	@{ echo "# What the tests ran with. Written by \`make lock\`; used by \`make setup\`."; \
 	   build/lock/bin/pip freeze --all --exclude pip --exclude-editable \
 	   | sed 's/+cpu$$//'; } > constraints.txt

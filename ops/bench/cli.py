@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ops.bench.machine import cores
+from ops.bench.search_names import DEFAULT_STAGES, QUERIES, STAGES
 from ops.cli.console import Console
 from ops.cli.options import Group
 from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
@@ -16,6 +17,7 @@ from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
 Function = Callable[..., Any]
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POSITIVE = click.IntRange(min=1)
 
 _images = click.option(
@@ -38,6 +40,14 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, text: str) ->
     if min(numbers) < 1:
         raise click.BadParameter("the numbers must be at least 1")
     return numbers
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in STAGES:
+            raise click.BadParameter(f"there is no {name!r}; choose of {', '.join(STAGES)}")
+    return names
 
 
 def _list(default: str) -> dict[str, Any]:
@@ -105,16 +115,41 @@ def ingest(console: Console, /, **plan: Any) -> None:
 
 
 @bench.command()
-@_count("--images", 20_000, "Stored images.")
-@click.option("--bits", **_list("20,128"), help="Lengths of the codes.")
-@_count("--dims", 1_280, "Length of the features.")
-@_count("--queries", 100, "Searches of each way.")
-@_count("--k", DEFAULT_K, "Hits.")
-@click.option("--efforts", **_list("1,4,7"), help="Efforts to try.")
-@_count("--groups", 2, "Groups of buckets for the fan-out.")
+@click.option("--n", **_list("250000"), help="Stored images.")
+@click.option("--bits", **_list("128"), help="Lengths of the codes.")
+@_count("--dims", 4_096, "Length of the features.")
+@click.option("--features", type=_FILE, help="Real features and codes, as .npz, in their place.")
+@click.option(
+    "--queries",
+    type=click.IntRange(1, QUERIES),
+    default=200,
+    show_default=True,
+    help="Searches of each way.",
+)
+@_count("--k", 1_000, "Hits.")
+@click.option("--efforts", **_list("4,5,6"), help="Efforts to try.")
+@click.option(
+    "--stages",
+    default=",".join(DEFAULT_STAGES),
+    show_default=True,
+    callback=_names,
+    metavar="NAME,NAME,...",
+    help=f"What to measure: {', '.join(STAGES)}.",
+)
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Measure faiss too.")
+@_count("--peers-n", 20_000, "Images on which indexes of floats are measured.")
+@_count("--rounds", 5, "Times that the ways take turns.")
+@click.option(
+    "--plot",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write curves to, as PNG.",
+)
 @click.pass_obj
 def search(console: Console, /, **plan: Any) -> None:
-    """Time and recall of the store on synthetic images, one object per way to search."""
+    """The store alone and its peers: time, recall and memory, one object per way to search.
+
+    The images are made up, unless they are given. What is built is kept in the cache folder.
+    """
     from ops.bench.search import Plan, bench_search
 
     bench_search(Plan(**plan), console)

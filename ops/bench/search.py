@@ -1,24 +1,31 @@
-"""The store alone: plan, probe and merge, in one process, on made-up images."""
+"""`lookalike bench search`: the store and its peers, on the same images and queries, in turns."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from ops.bench.figures import median, rounded, spread
+from ops.bench import peers, search_states
+from ops.bench.figures import rounded
+from ops.bench.machine import facts
 from ops.bench.output import put
-from ops.bench.stack import scratch
-from ops.bench.synthetic import World
+from ops.bench.search_build import Collection, open_collection
+from ops.bench.search_compare import compare
+from ops.bench.search_curves import write_curves
+from ops.bench.search_data import FromFile, Source, Synthetic
+from ops.bench.search_names import BUILD, CANDIDATES, COLD, DELETE, INSERT, OPEN, WHOLE, WRITES
+from ops.bench.search_table import table
+from ops.bench.search_truth import Truth
+from ops.bench.search_ways import OURS, Way, figures, our_ways, take_turns
 from ops.cli.console import Console
-from store import Partial, Query, Shard, merge
-from workers.searching import MAX_EFFORT, candidates_for
+from store import Shard
+from workers.searching import DEFAULT_EFFORT, MAX_EFFORT, candidates_for
+from workers.settings import Settings
 
-_BATCH = 1_000
-_SEED = 20
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,114 +33,200 @@ class Plan:
     """What is to be measured.
 
     Attributes:
-        images: How many are stored.
-        bits: Lengths of the codes; each gets a store of its own.
-        dims: Length of the features.
+        n: Numbers of images; each gets a store of its own.
+        bits: Lengths of the codes; likewise.
+        dims: Length of made-up features.
+        features: File of real features and codes, in place of made-up ones.
         queries: Searches of each way.
         k: Hits.
-        efforts: Efforts to try; the exhaustive search comes by itself.
-        groups: Groups of buckets that a search is split into.
+        efforts: Efforts to try.
+        stages: What to measure, of `STAGES`.
+        peers: Whether faiss is measured too.
+        peers_n: Images on which indexes of floats are measured.
+        rounds: Parts of the queries, in which the ways take turns.
+        plot: Folder for curves.
     """
 
-    images: int
+    n: Sequence[int]
     bits: Sequence[int]
     dims: int
+    features: Path | None
     queries: int
     k: int
     efforts: Sequence[int]
-    groups: int
-
-
-@dataclass(frozen=True)
-class _Way:
-    effort: int
-    groups: int
+    stages: Sequence[str]
+    peers: bool
+    peers_n: int
+    rounds: int
+    plot: Path | None
 
     @property
-    def name(self) -> str:
-        effort = "exhaustive" if self.effort >= MAX_EFFORT else f"effort {self.effort}"
-        return effort if self.groups == 1 else f"{effort}, {self.groups} groups"
+    def effort(self) -> int:
+        """The one effort for figures that need one."""
+        return DEFAULT_EFFORT if DEFAULT_EFFORT in self.efforts else self.efforts[0]
 
 
 def bench_search(plan: Plan, console: Console) -> None:
-    """Fill a store for every length of code, search it every way, and put out the figures."""
-    with scratch() as folder:
-        for bits in plan.bits:
-            _bench_bits(plan, bits, folder / str(bits), console)
+    """Measure every size and length of code, and put out one object per way."""
+    if plan.peers and not peers.can_compare():
+        console.note(peers.MISSING)
+    everything: list[Figures] = []
+    for bits in plan.bits:
+        for n in plan.n:
+            for told in _measured(plan, n, bits, console):
+                everything.append(told)
+                if console.json:
+                    put(console, "search", told)
+    if not console.json:
+        console.result(everything, table(everything, facts()))
+    if plan.plot is not None:
+        write_curves(everything, plan.plot, console)
 
 
-def _bench_bits(plan: Plan, bits: int, folder: Path, console: Console) -> None:
-    rng = np.random.default_rng(_SEED)
-    world = World.make(rng, images=plan.images, dims=plan.dims, bits=bits)
-    with Shard.open(folder, world.spec(rng, images=plan.images)) as shard:
-        console.note(f"Storing {plan.images:,} images with codes of {bits} bits.")
-        stored_per_s = _fill(shard, world, rng, plan.images)
-        facts = {
-            "bits": bits,
-            "images": plan.images,
-            "dims": plan.dims,
-            "k": plan.k,
-            "stored_per_s": rounded(stored_per_s),
-            "buckets": shard.stats().buckets,
-            "bytes_per_image": rounded(shard.stats().used_bytes / plan.images),
-        }
-        features = world.features(rng, plan.queries)
-        queries = list(zip(world.codes(features), features, strict=True))
-        truth = [ids for ids, _, _ in _searches(shard, queries, plan.k, _Way(MAX_EFFORT, 1))]
-        for way in _ways(plan):
-            found = list(_searches(shard, queries, plan.k, way))
-            put(console, "search", facts | {"way": way.name} | _figures(found, truth))
+def _measured(plan: Plan, n: int, bits: int, console: Console) -> Iterator[Figures]:
+    collection = _open(plan, n, bits, console)
+    yield from _described(plan, collection, _all_stages(plan, collection, console))
+    compared = _for_floats(plan, collection, console)
+    if compared is not None and compared.source.n != collection.source.n:
+        ways = _take_turns(plan, compared, console, [WHOLE], floats=True)
+        yield from _described(plan, compared, ways)
 
 
-def _ways(plan: Plan) -> Iterator[_Way]:
-    for effort in (*plan.efforts, MAX_EFFORT):
-        for groups in sorted({1, plan.groups}):
-            yield _Way(effort, groups)
+def _open(plan: Plan, n: int, bits: int, console: Console) -> Collection:
+    source: Source
+    if plan.features is not None:
+        source = FromFile(plan.features, n=n, bits=bits)
+    else:
+        source = Synthetic(n=n, dims=plan.dims, bits=bits)
+    return open_collection(source, Settings.load().cache_dir / "bench", console)
 
 
-def _fill(shard: Shard, world: World, rng: np.random.Generator, images: int) -> float:
-    """Store images and return how many in a second, leaving out the making of them."""
-    spent = 0.0
-    for batch in world.batches(rng, images=images, batch=_BATCH):
-        begin = time.perf_counter()
-        shard.insert(batch)
-        spent += time.perf_counter() - begin
-    return images / spent
+def _for_floats(plan: Plan, collection: Collection, console: Console) -> Collection | None:
+    """Return the collection on which indexes of floats are measured, if any can be."""
+    if WHOLE not in plan.stages or not plan.peers or not peers.can_compare():
+        return None
+    source = collection.source
+    n = min(plan.peers_n, source.n)
+    if n * source.dims * 4 > peers.MOST_FLOAT_BYTES:
+        console.note(
+            f"{n:,} features of {source.dims} floats take more than "
+            f"{peers.MOST_FLOAT_BYTES >> 30} GB: faiss on floats is left out; lower --peers-n"
+        )
+        return None
+    return collection if n == source.n else _open(plan, n, source.bits, console)
 
 
-def _searches(
-    shard: Shard, queries: Sequence[tuple[np.ndarray, np.ndarray]], k: int, way: _Way
-) -> Iterator[tuple[set[str], float, Partial]]:
-    """Search, and yield the ids found, the milliseconds, and the merged answer."""
-    for code, feature in queries:
-        query = Query(code=code, feature=feature, k=k, candidates=candidates_for(way.effort, k))
-        begin = time.perf_counter()
-        answer = _answer(shard, query, way.groups)
-        spent_ms = (time.perf_counter() - begin) * 1000
-        yield {hit.id for hit in answer.hits}, spent_ms, answer
+def _described(
+    plan: Plan, collection: Collection, measured: Iterator[Figures]
+) -> Iterator[Figures]:
+    source = collection.source
+    for told in measured:
+        # The named ones come first, for those who read the lines.
+        head = {"way": told["way"], "stage": told["stage"], "n": source.n, "bits": source.bits}
+        given = {"dims": source.dims, "k": plan.k, "made_of": source.made_of}
+        yield {**head, **given, **told}
 
 
-def _answer(shard: Shard, query: Query, groups: int) -> Partial:
-    partials = [shard.search(query, group=group, groups=groups) for group in range(groups)]
-    return merge(partials, query.k)
+def _all_stages(plan: Plan, collection: Collection, console: Console) -> Iterator[Figures]:
+    if BUILD in plan.stages:
+        yield _build_figures(collection)
+    searched = [stage for stage in (CANDIDATES, WHOLE) if stage in plan.stages]
+    if searched:
+        floats = plan.peers_n >= collection.source.n
+        yield from _take_turns(plan, collection, console, searched, floats=floats)
+    if OPEN in plan.stages:
+        yield _opening(plan, collection)
+    if COLD in plan.stages:
+        yield search_states.cold(collection, k=plan.k, effort=plan.effort)
+    yield from _written(plan, collection, console)
 
 
-def _figures(
-    found: Sequence[tuple[set[str], float, Partial]], truth: Sequence[set[str]]
-) -> dict[str, object]:
-    recalls = [len(ids & true) / len(true) for (ids, _, _), true in zip(found, truth, strict=True)]
-    answers = [answer for _, _, answer in found]
-    spent = spread([spent_ms for _, spent_ms, _ in found], 50, 99)
-    stages = sorted({stage for answer in answers for stage in answer.timings_ms})
+def _written(plan: Plan, collection: Collection, console: Console) -> Iterator[Figures]:
+    """Measure what changes a store, on a copy of it."""
+    if not {INSERT, DELETE, WRITES} & set(plan.stages):
+        return
+    with ExitStack() as stack:
+        with console.step("copying the store, to write to the copy"):
+            copy = stack.enter_context(search_states.copied(collection))
+        if WRITES in plan.stages:
+            yield search_states.while_written(
+                collection, copy, k=plan.k, effort=plan.effort, queries=_queries(plan, collection)
+            )
+        if INSERT in plan.stages:
+            yield search_states.durable_batches(collection, copy)
+        if DELETE in plan.stages:
+            yield from search_states.deletes(collection, copy)
+
+
+def _build_figures(collection: Collection) -> Figures:
+    per_image_ms = rounded(1000 / collection.facts["images_per_s"])
     return {
-        **{f"{name}_ms": value for name, value in spent.items()},
-        "recall": rounded(float(np.mean(recalls))),
-        "queries": len(found),
-        "candidates": median([answer.candidates for answer in answers]),
-        "reranked": median([answer.reranked for answer in answers]),
-        "radius": median([answer.radius for answer in answers]),
-        "stages_ms": {
-            stage: median([answer.timings_ms.get(stage, 0.0) for answer in answers])
-            for stage in stages
-        },
+        "way": OURS,
+        "stage": BUILD,
+        "p50_ms": per_image_ms,
+        "p99_ms": None,
+        "per": "image, in bulk",
+        "recall": None,
+        "memory_mb": None,
+        **collection.facts,
     }
+
+
+def _opening(plan: Plan, collection: Collection) -> Figures:
+    opened = _searched(plan, collection)
+    efforts = [plan.effort]
+    return search_states.opening(collection, opened, k=plan.k, efforts=efforts)
+
+
+def _searched(plan: Plan, collection: Collection) -> dict[str, Any]:
+    """Return what a fresh process tells that opens the store and searches it."""
+    return search_states.searched(
+        collection,
+        k=plan.k,
+        efforts=[effort for effort in plan.efforts if effort < MAX_EFFORT] or plan.efforts,
+        queries=min(50, _queries(plan, collection)),
+    )
+
+
+def _queries(plan: Plan, collection: Collection) -> int:
+    return min(plan.queries, len(collection.queries.codes))
+
+
+def _take_turns(
+    plan: Plan, collection: Collection, console: Console, stages: Sequence[str], *, floats: bool
+) -> Iterator[Figures]:
+    queries = _queries(plan, collection)
+    truth = Truth(collection, queries)
+    with console.step(f"finding out what is to be found in {collection.source.n:,}"):
+        for effort in plan.efforts:
+            wanted = candidates_for(effort, plan.k)
+            if wanted is not None and WHOLE in stages:
+                truth.prepare(wanted)
+    memory = _searched(plan, collection)["searched_mb"]
+    with Shard.open_existing(collection.shard) as shard:
+        ways = list(
+            our_ways(shard, collection.queries, k=plan.k, efforts=plan.efforts, stages=stages)
+        )
+        for way in ways:
+            way.told["memory_mb"] = memory.get(str(way.told["effort"]))
+            way.told["memory_of"] = search_states.MEMORY_OF
+        ways += _peer_ways(plan, collection, console, stages, floats=floats)
+        with console.step(f"searching {collection.source.n:,} images in {len(ways)} ways"):
+            known = len(collection.queries.codes)
+            take_turns(ways, queries=queries, known=known, rounds=plan.rounds)
+    yield from compare([figures(way, truth, plan.k) for way in ways])
+
+
+def _peer_ways(
+    plan: Plan, collection: Collection, console: Console, stages: Sequence[str], *, floats: bool
+) -> list[Way]:
+    if not plan.peers or not peers.can_compare():
+        return []
+    ways: list[Way] = []
+    with console.step("building or reading the indexes of faiss"):
+        wanted = candidates_for(plan.effort, plan.k)
+        if CANDIDATES in stages and wanted is not None:
+            ways += peers.code_ways(collection, wanted)
+        if WHOLE in stages and floats:
+            ways += peers.feature_ways(collection, min(plan.k, collection.source.n))
+    return ways

@@ -96,20 +96,6 @@ def test_extract_tells_every_batch_with_every_number_of_threads(run: Run, photos
         assert entry["images_per_s"] == pytest.approx(1000 / whole_ms, rel=0.01)
 
 
-def test_search_tells_time_and_recall_of_every_way(run: Run) -> None:
-    args = ["--images", 300, "--dims", 16, "--queries", 4, "--k", 5, "--efforts", "1"]
-    told = objects(run("bench", "search", *args, "--bits", "20,128", "--json"))
-    ways = ["effort 1", "effort 1, 2 groups", "exhaustive", "exhaustive, 2 groups"]
-    assert [(entry["bits"], entry["way"]) for entry in told] == [
-        (bits, way) for bits in (20, 128) for way in ways
-    ]
-    for entry in told:
-        assert 0 <= entry["recall"] <= 1
-        check_percentiles(entry, "p50_ms", "p99_ms")
-        if entry["way"].startswith("exhaustive"):
-            assert (entry["recall"], entry["reranked"]) == (1, 300)
-
-
 def test_ingest_compares_the_embedded_default_with_a_bare_loop(
     run: Run, photos: Path, one_arrangement: None
 ) -> None:

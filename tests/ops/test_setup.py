@@ -13,7 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
 PHOTOS = ROOT / "ops/demo/photos"
-INSTALLED = ("dev", "postgresql", "evaluate", "caffe", "train", "lite2")
+INSTALLED = ("dev", "postgresql", "evaluate", "caffe", "train", "lite2", "bench")
 
 
 def _pins() -> dict[str, str]:

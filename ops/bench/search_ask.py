@@ -1,0 +1,89 @@
+"""Asking a store, with nothing imported that a process of its own would have to wait for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.bench.synthetic import rows_of
+from store import Query, Shard
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Features, shape=(N, D), dtype=float32, and their codes, shape=(N, W), dtype=uint8."""
+
+    features: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+
+
+def read_queries(folder: Path) -> Vectors:
+    """Return what a collection is searched with."""
+    with np.load(folder / "queries.npz") as file:
+        return Vectors(file["features"], file["codes"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """An answer: rows of the hits, nearest first, or Hamming distances of the candidates."""
+
+    rows: NDArray[Any] | None = None
+    hamming: NDArray[Any] | None = None
+    stages_ms: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A store that is asked for k hits, of so many candidates; `None` compares every image."""
+
+    shard: Shard
+    queries: Vectors
+    k: int
+    wanted: int | None
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether the store can stop after choosing the candidates."""
+        return hasattr(self.shard, "candidates")
+
+    def query(self, i: int) -> Query:
+        """Return the query of a number."""
+        code, feature = self.queries.codes[i], self.queries.features[i]
+        return Query(code=code, feature=feature, k=self.k, candidates=self.wanted)
+
+    def candidates(self, i: int) -> Found:
+        """Choose the candidates; no feature is read."""
+        stop: Callable[[Query], Any] = getattr(self.shard, "candidates")  # noqa: B009
+        return Found(hamming=stop(self.query(i)).hamming)
+
+    def whole(self, i: int) -> Found:
+        """Search up to the ids and distances of the hits."""
+        partial = self.shard.search(self.query(i))
+        return Found(rows=rows_found(partial), stages_ms=partial.timings_ms)
+
+    def with_records(self, i: int) -> Found:
+        """Search and read the records of the hits."""
+        partial = self.shard.search(self.query(i))
+        read: Callable[[Any], Any] = getattr(self.shard, "hits", lambda found: found.hits)
+        read(partial)
+        return Found(rows=rows_found(partial), stages_ms=partial.timings_ms)
+
+    def timed(self, i: int) -> float:
+        """Return how many milliseconds a search takes."""
+        begin = time.perf_counter()
+        self.whole(i)
+        return (time.perf_counter() - begin) * 1000
+
+
+def rows_found(partial: Any) -> NDArray[np.int64]:
+    """Return the rows of the hits, shape=(K,), dtype=int64."""
+    if hasattr(partial, "ids"):
+        return rows_of(partial.ids)
+    ids = b"".join(bytes.fromhex(hit.id) for hit in partial.hits)
+    return rows_of(np.frombuffer(ids, np.uint8).reshape(-1, 16))
