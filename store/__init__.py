@@ -5,9 +5,11 @@ can go wrong in `store.errors`.
 """
 
 from store.codes import bytes_per_code, hamming, pack, unpack
+from store.collapse import near_duplicates
 from store.datafile import page_problems
 from store.errors import (
     NotAStore,
+    NothingToRetrain,
     StoreClosed,
     StoreDamaged,
     StoreError,
@@ -21,6 +23,7 @@ from store.search import merge
 from store.shard import Shard
 from store.spec import (
     CheckReport,
+    Filter,
     Hit,
     Image,
     Inserted,
@@ -33,11 +36,13 @@ from store.spec import (
 
 __all__ = [
     "CheckReport",
+    "Filter",
     "Hit",
     "Image",
     "Inserted",
     "NewImage",
     "NotAStore",
+    "NothingToRetrain",
     "Partial",
     "Query",
     "Shard",
@@ -54,6 +59,7 @@ __all__ = [
     "bytes_per_code",
     "hamming",
     "merge",
+    "near_duplicates",
     "pack",
     "page_problems",
     "unpack",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from store.codes import hamming, padding_mask
+from store.codes import hamming_of_words, padding_mask, rows_of_words, words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,9 @@ FIXED_CENTRES = 256
 
 CODES_PER_CANDIDATE = 4
 """Codes looked at for each image compared by feature, where buckets are coarse."""
+
+_CHUNK_CODES = 64
+"""Codes filed at a time, so that their distances from all centres stay in the cache."""
 
 
 class Reach(NamedTuple):
@@ -38,9 +41,15 @@ class Reach(NamedTuple):
 
 
 class Buckets(Protocol):
-    """A way to file codes in buckets."""
+    """A way to file codes in buckets.
+
+    Attributes:
+        codes_per_candidate: Codes to look at for each image compared by feature.
+        centres: How many centre codes there are; 0 where a code is its own bucket.
+    """
 
     codes_per_candidate: int
+    centres: int
 
     def file(self, codes: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the keys of codes and their distances from the middle of the bucket.
@@ -63,7 +72,7 @@ class Buckets(Protocol):
 
 
 def open_buckets(spec: StoreSpec) -> Buckets:
-    """Return the way to file codes that fits the spec.
+    """Return the way to file codes that fits the spec, before any retraining.
 
     Raises:
         ValueError: The centres have the wrong shape or type, or short codes have centres.
@@ -114,6 +123,7 @@ class CodeBuckets:
     """Every code has a bucket of its own."""
 
     codes_per_candidate = 1
+    centres = 0
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
@@ -148,16 +158,19 @@ class CentreBuckets:
     codes_per_candidate = CODES_PER_CANDIDATE
 
     def __init__(self, centres: NDArray[np.uint8]) -> None:
-        self._centres = np.ascontiguousarray(centres)
+        self._centres = rows_of_words(centres)
+        self.centres = len(centres)
 
     def file(self, codes: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """See `Buckets.file`: of equally near centres the first counts."""
+        filled = rows_of_words(codes)
         keys = np.empty(len(codes), np.uint32)
         distances = np.empty(len(codes), np.uint16)
-        for i, code in enumerate(codes):
-            to_centres = hamming(code, self._centres)
-            keys[i] = to_centres.argmin()
-            distances[i] = to_centres[keys[i]]
+        for start in range(0, len(codes), _CHUNK_CODES):
+            chunk = slice(start, start + _CHUNK_CODES)
+            to_centres = self._to_centres(filled[chunk])
+            keys[chunk] = to_centres.argmin(axis=1)
+            distances[chunk] = to_centres.min(axis=1)
         return keys, distances
 
     def reach(self, code: NDArray[np.uint8], keys: NDArray[Any], radii: NDArray[Any]) -> Reach:
@@ -168,8 +181,15 @@ class CentreBuckets:
         h(q, x) >= h(q, c) - h(c, x), and h(c, x) is at most the bucket's radius;
         2 h(q, x) >= h(q, c) - h(q, n), because h(c, x) <= h(n, x) <= h(n, q) + h(q, x).
         """
-        to_centres = hamming(code, self._centres).astype(np.int64)
+        to_centres = hamming_of_words(words(code), self._centres)
         distances = to_centres[keys]
-        by_radius = distances - radii
-        by_nearest = (distances - to_centres.min() + 1) // 2
-        return Reach(distances.astype(np.uint16), np.maximum(by_radius, by_nearest))
+        wide = distances.astype(np.int64)
+        by_nearest = (wide - int(to_centres.min()) + 1) // 2
+        return Reach(distances, np.maximum(wide - radii, by_nearest))
+
+    def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+        """Return the distances of codes from all centres, shape=(N, M)."""
+        counts = np.zeros((len(codes), len(self._centres)), np.uint16)
+        for place in range(codes.shape[1]):
+            counts += np.bitwise_count(codes[:, None, place] ^ self._centres[None, :, place])
+        return counts

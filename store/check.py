@@ -1,76 +1,83 @@
-"""Cross-checking everything that the tables say about each image."""
+"""Cross-checking everything that the tables and files say about each image."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from store.codes import rows_of_words
 from store.errors import StoreDamaged
-from store.layout import Record, feature_checksums, feature_entry, read_next_row, unpack_record
+from store.filing import generations
+from store.layout import LABEL_ENTRY, Record, feature_checksums, number_key, unpack_record
+from store.segments import SEGMENT_ROWS
 from store.spec import CheckReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
-    from store.buckets import Buckets
-    from store.snapshot import Snapshot
+    from store.filing import Key, Keys
+    from store.snapshot import BucketCodes, Segment, Snapshot
+
+_CHUNK_SLOTS = 1024
 
 
-def check_records(store: Snapshot, buckets: Buckets) -> CheckReport:
-    """Compare the tables of a store with one another.
+def check_records(store: Snapshot, keys: Keys) -> CheckReport:
+    """Compare the tables and files of a store with one another.
 
     Returns:
         The number of images and a sentence for each contradiction.
     """
     problems = [
-        *_bucket_problems(store, buckets),
+        *(p for each in generations(store) for p in _bucket_problems(store, keys.of(store, each))),
         *_image_problems(store),
-        *_feature_problems(store),
         *_content_problems(store),
+        *_label_problems(store),
+        *_segment_problems(store),
     ]
     return CheckReport(images=store.count(), problems=tuple(problems))
 
 
-def _bucket_problems(store: Snapshot, buckets: Buckets) -> Iterator[str]:
-    """Compare each bucket with its line in the directory and with the records."""
-    directory = {int(line["key"]): line for line in store.directory()}
-    occupied = _occupied(store)
-    for key in sorted(occupied - directory.keys()):
-        yield f"bucket {key} is missing from the directory"
-    for key, line in directory.items():
-        _, entries = store.bucket_codes(np.array([key], np.uint32))
-        if len(entries) != line["count"]:
-            yield f"bucket {key} holds {len(entries)} images, the directory says {line['count']}"
-        keys, distances = buckets.file(entries["code"])
-        for i in np.flatnonzero((keys != key) | (distances > line["radius"])):
-            row = entries["row"][i]
-            yield f"row {row} is filed in the wrong bucket {key}, or beyond its radius"
-        yield from _entry_problems(store, key, entries)
+def _bucket_problems(store: Snapshot, key: Key) -> Iterator[str]:
+    """Compare each bucket of a generation with its line in the directory and with the records."""
+    lines = store.directory_of(key.generation)
+    occupied = _occupied(store, key.generation)
+    for bucket in sorted(occupied - set(lines.keys.tolist())):
+        yield f"bucket {bucket} is missing from the directory"
+    for bucket, count, radius in zip(*(column.tolist() for column in lines), strict=True):
+        entries = store.bucket_codes(np.array([bucket], np.uint32), key.generation)
+        if len(entries.rows) != count:
+            yield f"bucket {bucket} holds {len(entries.rows)} images, the directory says {count}"
+        yield from _filing_problems(store, key, bucket, radius, entries)
+    if key.generation == store.number("generation") and lines.counts.sum() != store.count():
+        yield f"the buckets hold {lines.counts.sum()} images, the records are {store.count()}"
 
 
-def _entry_problems(store: Snapshot, key: int, entries: NDArray[Any]) -> Iterator[str]:
-    for entry in entries:
-        row = int(entry["row"])
+def _filing_problems(
+    store: Snapshot, key: Key, bucket: int, radius: int, entries: BucketCodes
+) -> Iterator[str]:
+    filed = entries.words.view(np.uint8)[:, : store.spec.code_bytes]
+    buckets, distances = key.buckets.file(filed)
+    for i in np.flatnonzero((buckets != bucket) | (distances > radius)):
+        yield f"row {entries.rows[i]} is filed in the wrong bucket {bucket}, or beyond its radius"
+    for row, words in zip(entries.rows.tolist(), entries.words, strict=True):
         try:
             code = store.record(row).code
         except StoreDamaged:
-            yield f"row {row} is in bucket {key} and has no readable record"
+            yield f"row {row} is in bucket {bucket} and has no readable record"
         else:
-            if code != entry["code"].tobytes():
-                yield f"row {row} has another code in bucket {key} than in its record"
+            if rows_of_words(np.frombuffer(code, np.uint8)[None]).tobytes() != words.tobytes():
+                yield f"row {row} has another code in bucket {bucket} than in its record"
 
 
 def _image_problems(store: Snapshot) -> Iterator[str]:
-    """Compare each record with the content index, and the counts of all tables."""
-    next_row, tables = read_next_row(store.txn, store.tables), store.tables
-    for name in ("buckets", "features", "content"):
-        entries = store.txn.stat(getattr(tables, name))["entries"]
-        if entries != store.count():
-            yield f"the table {name} holds {entries} images, the records are {store.count()}"
-    for key, packed in store.txn.cursor(tables.images):
+    """Compare each record with the content index."""
+    next_row = store.number("next_row")
+    entries = store.txn.stat(store.tables.content)["entries"]
+    if entries != store.count():
+        yield f"the content index holds {entries} images, the records are {store.count()}"
+    for key, packed in store.txn.cursor(store.tables.images):
         row = int.from_bytes(key, "big")
         record = _readable(row, packed)
         if record is None:
@@ -79,21 +86,6 @@ def _image_problems(store: Snapshot) -> Iterator[str]:
             yield f"image {record.image.id} of row {row} is not in the content index"
         if row >= next_row:
             yield f"row {row} is in use, and the next row to be given out is {next_row}"
-
-
-def _feature_problems(store: Snapshot) -> Iterator[str]:
-    """Compare each feature with its checksum and with the content index."""
-    entry = feature_entry(store.spec.dims)
-    for key, packed in store.txn.cursor(store.tables.features):
-        row = int.from_bytes(key, "big")
-        if len(packed) != entry.itemsize:
-            yield f"the feature of row {row} has {len(packed)} bytes, not {entry.itemsize}"
-            continue
-        feature = np.frombuffer(packed, entry)
-        if feature_checksums(feature) != feature["crc"].tolist():
-            yield f"the feature of row {row} is not what was written"
-        if store.row_of(feature["id"].tobytes().hex()) != row:
-            yield f"the feature of row {row} belongs to another image"
 
 
 def _content_problems(store: Snapshot) -> Iterator[str]:
@@ -109,9 +101,70 @@ def _content_problems(store: Snapshot) -> Iterator[str]:
                 yield f"image {bytes(name).hex()} leads to row {row}, which is image {found}"
 
 
-def _occupied(store: Snapshot) -> set[int]:
+def _label_problems(store: Snapshot) -> Iterator[str]:
+    """Compare the index of labels with the records, both ways."""
+    indexed = {
+        (bytes(label).decode(errors="replace"), int(np.frombuffer(row, LABEL_ENTRY)[0]))
+        for label, row in store.txn.cursor(store.tables.labels)
+    }
+    told = set()
+    for key, packed in store.txn.cursor(store.tables.images):
+        record = _readable(int.from_bytes(key, "big"), packed)
+        if record is not None:
+            told |= {(label, record.image.row) for label in record.image.labels}
+    for label, row in sorted(indexed - told):
+        yield f"row {row} stands under the label {label!r}, which its record lacks"
+    for label, row in sorted(told - indexed):
+        yield f"row {row} has the label {label!r} and does not stand under it"
+
+
+def _segment_problems(store: Snapshot) -> Iterator[str]:
+    """Compare the feature in each slot with its checksum and with the image of its row."""
+    held: set[int] = set()
+    for segment in store.segments():
+        rows = _rows(segment)
+        live = np.array([store.holds(row) for row in rows.tolist()], np.bool_)
+        if segment.slots - int(live.sum()) != segment.dead:
+            yield (
+                f"segment {segment.number} has {segment.slots - int(live.sum())} slots without "
+                f"an image, and says {segment.dead}"
+            )
+        held |= set(rows[live].tolist())
+        yield from _feature_problems(store, segment, rows, live)
+    for key in store.txn.cursor(store.tables.images).iternext(keys=True, values=False):
+        row = int.from_bytes(key, "big")
+        if row not in held:
+            yield f"row {row} has no feature"
+
+
+def _feature_problems(
+    store: Snapshot, segment: Segment, rows: NDArray[np.int64], live: NDArray[np.bool_]
+) -> Iterator[str]:
+    if not store.files.is_whole(segment.number, segment.version, segment.slots):
+        yield f"the file of segment {segment.number} was cut off"
+        return
+    view = store.mapped(segment)
+    slots = np.flatnonzero(live)
+    for start in range(0, len(slots), _CHUNK_SLOTS):
+        some = slots[start : start + _CHUNK_SLOTS]
+        heads = view.heads[some]
+        sums = feature_checksums(heads, view.values[some])
+        for row, head, found in zip(rows[some].tolist(), heads, sums, strict=True):
+            if head["crc"] != found:
+                yield f"the feature of row {row} is not what was written"
+            if store.row_of_bytes(head["id"].tobytes()) != row:
+                yield f"the feature of row {row} belongs to another image"
+
+
+def _rows(segment: Segment) -> NDArray[Any]:
+    places = np.arange(segment.slots) if segment.places is None else segment.places
+    return segment.number * SEGMENT_ROWS + places.astype(np.int64)
+
+
+def _occupied(store: Snapshot, generation: int) -> set[int]:
     names = store.txn.cursor(store.tables.buckets).iternext_nodup(keys=True, values=False)
-    return {int.from_bytes(name, "big") for name in names}
+    pairs = ((bytes(name[:4]), int.from_bytes(name[4:], "big")) for name in names)
+    return {key for of, key in pairs if of == number_key(generation)}
 
 
 def _readable(row: int, packed: Any) -> Record | None:

@@ -55,6 +55,37 @@ def hamming(code: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.uin
     return counts
 
 
+def words(code: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Fill a code up to whole words with zeros, shape=(ceil(W/8),), dtype=uint64."""
+    filled: NDArray[np.uint64] = rows_of_words(code[None])[0]
+    return filled
+
+
+def rows_of_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Fill codes, shape=(N, W), up to whole words with zeros, shape=(N, ceil(W/8))."""
+    filled = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
+    filled[:, : codes.shape[1]] = codes
+    return filled.view(np.uint64)
+
+
+def hamming_of_words(code: NDArray[np.uint64], codes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Count the bits in which codes differ that are filled up to words.
+
+    Word by word for all codes, which spares the slow sum over a short axis.
+
+    Args:
+        code: shape=(V,), dtype=uint64.
+        codes: shape=(N, V), dtype=uint64.
+
+    Returns:
+        shape=(N,), dtype=uint16.
+    """
+    counts: NDArray[np.uint16] = np.bitwise_count(codes[:, 0] ^ code[0]).astype(np.uint16)
+    for place in range(1, len(code)):
+        counts += np.bitwise_count(codes[:, place] ^ code[place])
+    return counts
+
+
 def padding_mask(bits: int) -> int:
     """Return the bits of the last byte that belong to no code of `bits`."""
     return (1 << (-bits % 8)) - 1

@@ -38,3 +38,7 @@ class StoreFull(StoreError):
 
 class StoreReadOnly(StoreError):
     """The folder or the files of the store may not be written."""
+
+
+class NothingToRetrain(StoreError):
+    """The codes of the store are so short that they are their own bucket key."""

@@ -1,19 +1,25 @@
-"""The format on disk, version 1. Nothing outside this file knows how anything is encoded.
+"""The format on disk, version 2. Nothing outside this file knows how anything is encoded.
 
-One LMDB environment with five named tables:
+One LMDB environment with seven named tables, and a folder of segments (`store.segments`):
 
 | table | key | value |
 |---|---|---|
-| `meta` | name | format version, spec, centres, next row number |
-| `directory` | the byte "d" | one packed entry per occupied bucket: key, images, radius |
-| `buckets` | bucket key | one packed entry per image: row, code |
-| `features` | row | id, scale, length, checksum, D signed bytes |
-| `images` | row | checksum; record: id, code, origin, time, size, format, sources |
+| `meta` | name | format version, spec, centres, generation of the buckets, next row number |
+| `directory` | generation | one packed entry per occupied bucket: key, images, radius |
+| `buckets` | generation, bucket key | one packed entry per image: row, code |
+| `segments` | segment | version, slots, dead slots; for a compacted one the rows in its slots |
+| `images` | row | checksum; record: id, code, origin, time, size, format, sources, labels |
 | `content` | id, 16 bytes | row |
+| `labels` | label | one packed entry per image: row |
 
-`directory` and `buckets` hold many values of one size under a key (DUPSORT, DUPFIXED), which
-LMDB packs without headers and hands out a page at a time. Keys and rows are big-endian, so
-that byte order is number order and rows append at the end of their table.
+`directory`, `buckets` and `labels` hold many values of one size under a key (DUPSORT, DUPFIXED),
+which LMDB packs without headers and hands out a page at a time. Keys and rows are big-endian,
+so that byte order is number order and rows append at the end of their table. Codes are filled
+up to whole words of 8 bytes, and so are keys of buckets: what is read in bulk is an array of
+aligned words.
+
+A bucket is of a generation. Retraining the key files every image once more in the next one,
+while the current one is searched; see `store.retraining`.
 
 LMDB has no checksums, so records and features carry a CRC-32. That of a record is compared at
 every reading, that of a feature by the check alone: a search reads thousands of them.
@@ -21,6 +27,7 @@ every reading, that of a feature by the check alone: a search reads thousands of
 
 from __future__ import annotations
 
+import struct
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,49 +42,104 @@ from store.spec import Image, NewImage, StoreSpec
 
 if TYPE_CHECKING:
     from lmdb import _Database as Table
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 Txn: TypeAlias = "lmdb.Transaction[Any]"
 
-FORMAT = 1
+FORMAT = 2
 
-DIRECTORY_KEY = b"d"
+WORD_BYTES = 8
+
 DIRECTORY_ENTRY = np.dtype([("key", ">u4"), ("count", "<u4"), ("radius", "<u4")])
-FEATURE_HEADER = [("id", "u1", 16), ("scale", "<f4"), ("length", "<f4"), ("crc", "<u4")]
+
+DIRECTORY_LINE = struct.Struct("<4sII")
+"""The same for a single entry, with the key as it stands."""
+
+LABEL_ENTRY = np.dtype(">u8")
+
+HEAD = np.dtype(
+    [("id", "u1", 16), ("scale", "<f4"), ("square", "<u4"), ("crc", "<u4"), ("added", "<u4")]
+)
+"""What stands beside the values of a feature: id of its image, scale, sum of the squares of
+its values, checksum, and the second in which the image was added."""
+
+SEGMENT_ENTRY = np.dtype([("version", "<u4"), ("slots", "<u4"), ("dead", "<u4")])
+
+LATEST = 0xFFFFFFFF
+
+
+@lru_cache
+def code_words(code_bytes: int) -> int:
+    """Return the words of 8 bytes that a code takes in a bucket."""
+    return -(-code_bytes // WORD_BYTES)
 
 
 @lru_cache
 def bucket_entry(code_bytes: int) -> np.dtype[Any]:
     """Return the type of one image's entry in a bucket."""
-    return np.dtype([("row", ">u8"), ("code", "u1", (code_bytes,))])
+    return np.dtype([("row", ">u8"), ("code", "u1", (code_words(code_bytes) * WORD_BYTES,))])
 
 
-@lru_cache
-def feature_entry(dims: int) -> np.dtype[Any]:
-    """Return the type of a stored feature."""
-    return np.dtype([*FEATURE_HEADER, ("values", "i1", (dims,))])
+def bucket_entries(rows: NDArray[Any], codes: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return the entries of images.
+
+    Args:
+        rows: shape=(N,).
+        codes: shape=(N, W), dtype=uint8.
+
+    Returns:
+        shape=(N,), dtype=bucket_entry(W).
+    """
+    entries = np.zeros(len(rows), bucket_entry(codes.shape[1]))
+    entries["row"] = rows
+    entries["code"][:, : codes.shape[1]] = codes
+    return entries
 
 
-def seal_features(features: NDArray[Any]) -> None:
-    """Fill in the checksums of features, shape=(N,), dtype=feature_entry(D)."""
-    features["crc"] = feature_checksums(features)
+def seal_features(heads: NDArray[Any], values: NDArray[np.int8]) -> None:
+    """Fill in the checksums of features: heads, shape=(N,), and values, shape=(N, D)."""
+    heads["crc"] = feature_checksums(heads, values)
 
 
-def feature_checksums(features: NDArray[Any]) -> list[int]:
+def feature_checksums(heads: NDArray[Any], values: NDArray[np.int8]) -> list[int]:
     """Return the checksums that features should have."""
-    blank = features.copy()
+    blank = heads.copy()
     blank["crc"] = 0
-    return [zlib.crc32(feature) for feature in blank.view(f"V{blank.itemsize}").tolist()]
+    first = blank.view(f"V{HEAD.itemsize}").tolist()
+    return [zlib.crc32(row, zlib.crc32(head)) for head, row in zip(first, values, strict=True)]
+
+
+def seconds(moments: ArrayLike) -> NDArray[np.uint32]:
+    """Return moments as the heads of features keep them: whole Unix seconds."""
+    return np.clip(np.asarray(moments, np.float64), 0, LATEST).astype(np.uint32)
 
 
 def row_key(row: int) -> bytes:
-    """Return the key of a row in `features` and `images`."""
+    """Return the key of a row in `images`."""
     return row.to_bytes(8, "big")
 
 
-def bucket_key(key: int) -> bytes:
-    """Return the key of a bucket in `buckets` and at the start of its directory entry."""
-    return key.to_bytes(4, "big")
+def bucket_keys(generation: int, keys: NDArray[Any]) -> list[bytes]:
+    """Return the keys of buckets in `buckets`.
+
+    Args:
+        generation: Of the buckets.
+        keys: shape=(N,), dtype=uint32.
+    """
+    names = np.empty((len(keys), 2), ">u4")
+    names[:, 0], names[:, 1] = generation, keys
+    packed: list[bytes] = names.view("V8")[:, 0].tolist()
+    return packed
+
+
+def number_key(number: int) -> bytes:
+    """Return the key of a generation in `directory`, or of a segment in `segments`."""
+    return number.to_bytes(4, "big")
+
+
+def centres_key(generation: int) -> bytes:
+    """Return the name in `meta` of the centre codes of a retrained generation."""
+    return f"centres of generation {generation}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +149,30 @@ class Tables:
     meta: Table
     directory: Table
     buckets: Table
-    features: Table
+    segments: Table
     images: Table
     content: Table
+    labels: Table
 
 
 _CRC_BYTES = 4
 
-TABLE_COUNT = len(Tables.__slots__)
-_PACKED = ("directory", "buckets")
+_RECORD_FIELDS = (
+    "origin",
+    "added_at",
+    "width_px",
+    "height_px",
+    "format",
+    "size_bytes",
+    "sources",
+    "labels",
+)
+"""What a record holds after the id and the code, in this order."""
+
+TABLE_COUNT = 8
+"""One more than there are: `features` of a store of format 1."""
+
+_PACKED = ("directory", "buckets", "labels")
 
 
 def open_tables(env: lmdb.Environment, txn: Txn, *, create: bool) -> Tables:
@@ -103,6 +180,7 @@ def open_tables(env: lmdb.Environment, txn: Txn, *, create: bool) -> Tables:
 
     Raises:
         NotAStore: A table is missing and was not to be created.
+        StoreVersionError: The store is of another format.
     """
 
     def handle(name: str) -> Table:
@@ -110,7 +188,10 @@ def open_tables(env: lmdb.Environment, txn: Txn, *, create: bool) -> Tables:
         return env.open_db(name.encode(), txn, dupsort=packed, dupfixed=packed, create=create)
 
     try:
-        return Tables(*(handle(name) for name in Tables.__slots__))
+        meta = handle("meta")
+        if not create:
+            _insist_on_format(txn, meta)
+        return Tables(meta, *(handle(name) for name in Tables.__slots__[1:]))
     except (lmdb.NotFoundError, lmdb.ReadonlyError) as error:
         raise NotAStore("the LMDB file holds no image store; take another path") from error
 
@@ -125,19 +206,33 @@ class Record:
 
 def pack_record(image: Image, code: bytes) -> bytes:
     """Encode a record. Paths that are not valid UTF-8 survive as surrogates."""
+    fields = (getattr(image, name) for name in _RECORD_FIELDS)
+    return _sealed((bytes.fromhex(image.id), code, *fields))
+
+
+def new_image_record(new: NewImage, labels: tuple[str, ...]) -> bytes:
+    """Encode the record of an image that enters the store."""
     fields = (
-        bytes.fromhex(image.id),
-        code,
-        image.origin,
-        image.added_at,
-        image.width_px,
-        image.height_px,
-        image.format,
-        image.size_bytes,
-        image.sources,
+        bytes.fromhex(new.id),
+        new.code.tobytes(),
+        new.origin,
+        new.added_at,
+        new.width_px,
+        new.height_px,
+        new.format,
+        new.size_bytes,
+        (new.source,),
+        labels,
     )
-    packed: bytes = msgpack.packb(fields, unicode_errors="surrogateescape")
+    return _sealed(fields)
+
+
+def _sealed(fields: tuple[Any, ...]) -> bytes:
+    packed: bytes = _packer.pack(fields)
     return zlib.crc32(packed).to_bytes(_CRC_BYTES, "little") + packed
+
+
+_packer = msgpack.Packer(unicode_errors="surrogateescape")
 
 
 def unpack_record(row: int, stored: bytes | memoryview) -> Record:
@@ -150,39 +245,13 @@ def unpack_record(row: int, stored: bytes | memoryview) -> Record:
     if zlib.crc32(packed) != int.from_bytes(crc, "little"):
         raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup")
     try:
-        identity, code, origin, added_at, width_px, height_px, kind, size_bytes, sources = (
-            msgpack.unpackb(packed, unicode_errors="surrogateescape")
+        identity, code, *rest = msgpack.unpackb(
+            packed, unicode_errors="surrogateescape", use_list=False
         )
-        image = Image(
-            row=row,
-            id=identity.hex(),
-            sources=tuple(sources),
-            origin=origin,
-            added_at=added_at,
-            width_px=width_px,
-            height_px=height_px,
-            format=kind,
-            size_bytes=size_bytes,
-        )
+        image = Image(row=row, id=identity.hex(), **dict(zip(_RECORD_FIELDS, rest, strict=True)))
     except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup") from error
     return Record(image, code)
-
-
-def new_image_record(row: int, new: NewImage) -> bytes:
-    """Encode the record of an image that enters the store."""
-    image = Image(
-        row=row,
-        id=new.id,
-        sources=(new.source,),
-        origin=new.origin,
-        added_at=new.added_at,
-        width_px=new.width_px,
-        height_px=new.height_px,
-        format=new.format,
-        size_bytes=new.size_bytes,
-    )
-    return pack_record(image, new.code.tobytes())
 
 
 def write_header(txn: Txn, tables: Tables, spec: StoreSpec) -> None:
@@ -192,25 +261,14 @@ def write_header(txn: Txn, tables: Tables, spec: StoreSpec) -> None:
     txn.put(b"spec", msgpack.packb(plain), db=tables.meta)
     if spec.centres is not None:
         txn.put(b"centres", spec.centres.tobytes(), db=tables.meta)
-    write_next_row(txn, tables, 0)
+    write_number(txn, tables, "generation", 0)
+    write_number(txn, tables, "next_generation", 0)
+    write_number(txn, tables, "next_row", 0)
 
 
 def read_header(txn: Txn, tables: Tables) -> StoreSpec:
-    """Read the spec that a store was created with.
-
-    Raises:
-        NotAStore: There is no header.
-        StoreVersionError: The format is newer than this program.
-    """
-    version = txn.get(b"format", db=tables.meta)
-    if version is None:
-        raise NotAStore("the LMDB file holds no image store; take another path")
-    if int(bytes(version)) > FORMAT:
-        raise StoreVersionError(
-            f"the store has format {int(bytes(version))}, and this version reads up to {FORMAT}; "
-            "upgrade lookalike"
-        )
-    bundle_id, bits, dims, metric = msgpack.unpackb(_required(txn, tables, b"spec"))
+    """Read the spec that a store was created with."""
+    bundle_id, bits, dims, metric = msgpack.unpackb(_required(txn, tables, "spec"))
     spec = StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric)
     packed = txn.get(b"centres", db=tables.meta)
     if packed is None:
@@ -219,18 +277,38 @@ def read_header(txn: Txn, tables: Tables) -> StoreSpec:
     return StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric, centres=centres)
 
 
-def write_next_row(txn: Txn, tables: Tables, row: int) -> None:
-    """Keep the number that the next new image gets."""
-    txn.put(b"next_row", row_key(row), db=tables.meta)
+def write_number(txn: Txn, tables: Tables, name: str, number: int) -> None:
+    """Keep a number of the store, such as the row that the next new image gets."""
+    txn.put(name.encode(), row_key(number), db=tables.meta)
 
 
-def read_next_row(txn: Txn, tables: Tables) -> int:
-    """Return the number that the next new image gets."""
-    return int.from_bytes(_required(txn, tables, b"next_row"), "big")
+def read_number(txn: Txn, tables: Tables, name: str) -> int:
+    """Return a number of the store.
+
+    Raises:
+        StoreDamaged: The header lacks it.
+    """
+    return int.from_bytes(_required(txn, tables, name), "big")
 
 
-def _required(txn: Txn, tables: Tables, name: bytes) -> bytes:
-    value = txn.get(name, db=tables.meta)
+def _insist_on_format(txn: Txn, meta: Table) -> None:
+    version = txn.get(b"format", db=meta)
+    if version is None:
+        raise NotAStore("the LMDB file holds no image store; take another path")
+    if int(bytes(version)) > FORMAT:
+        raise StoreVersionError(
+            f"the store has format {int(bytes(version))}, and this version reads up to {FORMAT}; "
+            "upgrade lookalike"
+        )
+    if int(bytes(version)) < FORMAT:
+        raise StoreVersionError(
+            f"the store has format {int(bytes(version))}, of an earlier version; bring it to "
+            f"format {FORMAT} with `lookalike store migrate`"
+        )
+
+
+def _required(txn: Txn, tables: Tables, name: str) -> bytes:
+    value = txn.get(name.encode(), db=tables.meta)
     if value is None:
-        raise StoreDamaged(f"the header lacks {name.decode()!r}; restore a backup")
+        raise StoreDamaged(f"the header lacks {name!r}; restore a backup")
     return bytes(value)

@@ -1,70 +1,31 @@
-"""The search: plan which buckets to look into, probe them, merge partial answers."""
+"""The search: plan which buckets to look into, gather candidates, rerank them, merge answers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from store import values
-from store.codes import hamming
-from store.spec import Hit, Partial, Query, Stage
+from store.candidates import Share, find_candidates
+from store.layout import HEAD
+from store.spec import Partial, Query, Stage
+from store.values import QueryValues, cosine_distances, l2_distances, query_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.buckets import Buckets
+    from store.candidates import Candidates
     from store.snapshot import Snapshot
 
-CHUNK_ROWS = 1024
-"""Features compared at a time; an exhaustive search must not need the whole store in memory."""
+CHUNK_ROWS = 512
+"""Features compared at a time: what was read is still in the processor's cache."""
 
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One of several equal parts of the buckets: those whose key leaves `group`."""
-
-    group: int
-    groups: int
-
-    def of(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which buckets belong to the share, shape=(M,), dtype=bool."""
-        own: NDArray[np.bool_] = keys % self.groups == self.group
-        return own
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The buckets to look into.
-
-    Attributes:
-        keys: Bucket keys, nearest first, shape=(P,), dtype=uint32.
-        bounds: Lower bounds on the distance of what the share's other buckets hold,
-            shape=(M-P',), dtype=int64; empty when the share is read whole.
-    """
-
-    keys: NDArray[Any]
-    bounds: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Images to be compared by feature.
-
-    Attributes:
-        rows: shape=(N,), dtype=int64, ascending.
-        hamming: Distances of their codes, shape=(N,), dtype=uint16.
-        seen: Codes of the share that were looked at.
-        nearest_dropped: Least Hamming distance among those left out, or None.
-    """
-
-    rows: NDArray[np.int64]
-    hamming: NDArray[np.uint16]
-    seen: int
-    nearest_dropped: int | None
+AHEAD_ROWS = 8192
+"""Features that the disk is asked for at a time."""
 
 
 @dataclass(slots=True)
@@ -81,119 +42,127 @@ class Stopwatch:
         self._since = now
 
 
-def search(store: Snapshot, buckets: Buckets, query: Query, share: Share) -> Partial:
-    """Answer a query from one share of the buckets.
+def search(
+    store: Snapshot, buckets: Buckets, queries: Sequence[Query], share: Share
+) -> list[Partial]:
+    """Answer queries from one share of the buckets.
 
     The shares of a query together compare exactly the images that a search of everything
-    compares, provided that they see the same commit.
+    compares, provided that they see the same commit. Queries share the reading of features: one
+    that several of them compare is read once.
 
     Args:
         store: What is searched.
         buckets: How its codes are filed.
-        query: Validated.
+        queries: Validated.
         share: The buckets to take into account.
+
+    Returns:
+        An answer to each; its timings are those of all queries together.
     """
     watch = Stopwatch()
-    wanted = None if query.candidates is None else max(query.candidates, query.k)
-    plan = make_plan(store.directory(), buckets, query.code, share, wanted)
-    watch.lap("plan")
-    candidates = gather(store, plan, query.code, share, wanted)
+    found = [find_candidates(store, buckets, query, share, watch.lap) for query in queries]
     watch.lap("gather")
-    distances, ids = rerank(store, candidates.rows, query.feature, watch)
-    distances += code_share(candidates.hamming, query.code_weight, store.spec.bits)
-    best = nearest(distances, ids, query.k)
-    hits = [_hit(store, candidates, distances, i) for i in best]
+    compared = rerank(
+        store, [each.rows for each in found], [query.feature for query in queries], watch
+    )
+    answers = [
+        _answer(query, candidates, *each, store.spec.bits)
+        for query, candidates, each in zip(queries, found, compared, strict=True)
+    ]
     watch.lap("rerank")
-    radius = _radius(plan, candidates, store.spec.bits)
-    return Partial(
-        hits=hits,
-        buckets=int(share.of(plan.keys).sum()),
-        radius=radius,
-        complete=radius == store.spec.bits,
-        candidates=candidates.seen,
-        reranked=len(candidates.rows),
-        timings_ms=watch.timings_ms,
-    )
+    return [replace(answer, timings_ms=watch.timings_ms) for answer in answers]
 
 
-def make_plan(
-    directory: NDArray[Any],
-    buckets: Buckets,
-    code: NDArray[np.uint8],
-    share: Share,
-    wanted: int | None,
-) -> Plan:
-    """Choose buckets, nearest first, until they hold enough images.
+class Compared(NamedTuple):
+    """The images that one query was compared with.
 
-    The choice does not depend on the share, except that a share has no use for the buckets of
-    others when every image is wanted.
-
-    Args:
-        directory: Occupied buckets by key, shape=(M,), dtype=DIRECTORY_ENTRY.
-        buckets: How codes are filed.
-        code: The query's, shape=(W,), dtype=uint8.
-        share: The buckets to take into account.
-        wanted: Images to compare by feature, or None for all.
+    Attributes:
+        distances: Of the features, shape=(N,), dtype=float32.
+        ids: shape=(N, 16), dtype=uint8.
     """
-    keys = directory["key"].astype(np.uint32)
-    counts = directory["count"].astype(np.int64)
-    if wanted is None or counts.sum() <= wanted:
-        return Plan(keys[share.of(keys)], np.empty(0, np.int64))
-    reach = buckets.reach(code, keys, directory["radius"].astype(np.int64))
-    order = np.argsort(reach.order, kind="stable")
-    total = np.cumsum(counts[order])
-    last = np.searchsorted(total, wanted * buckets.codes_per_candidate)
-    left_out = order[last + 1 :]
-    return Plan(keys[order[: last + 1]], reach.bounds[left_out][share.of(keys[left_out])])
 
-
-def gather(
-    store: Snapshot, plan: Plan, code: NDArray[np.uint8], share: Share, wanted: int | None
-) -> Candidates:
-    """Read the codes of the planned buckets, and keep the share's part of the nearest ones.
-
-    Of equally near codes the older images win, so that every share draws the same line.
-    """
-    keys, entries = store.bucket_codes(plan.keys)
-    distances = hamming(code, entries["code"])
-    rows = entries["row"].astype(np.int64)
-    kept = _nearest_codes(distances, rows, wanted)
-    own = share.of(keys)
-    dropped = distances[own & ~kept]
-    kept &= own
-    by_row = np.argsort(rows[kept])
-    return Candidates(
-        rows=rows[kept][by_row],
-        hamming=distances[kept][by_row],
-        seen=int(own.sum()),
-        nearest_dropped=int(dropped.min()) if len(dropped) else None,
-    )
+    distances: NDArray[np.float32]
+    ids: NDArray[np.uint8]
 
 
 def rerank(
-    store: Snapshot, rows: NDArray[np.int64], feature: NDArray[np.float32], watch: Stopwatch
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Compute the distances of a query to stored features.
+    store: Snapshot,
+    rows: Sequence[NDArray[np.int64]],
+    features: Sequence[NDArray[np.float32]],
+    watch: Stopwatch,
+) -> list[Compared]:
+    """Compute the distances of queries to stored features.
 
     Args:
         store: Where the features are.
-        rows: shape=(N,), ascending, so that the file is read in order.
-        feature: The query's, shape=(D,), dtype=float32.
+        rows: For each query, shape=(N,), ascending.
+        features: For each query, shape=(D,), dtype=float32.
         watch: Told what was reading and what was computing.
-
-    Returns:
-        Distances, shape=(N,), dtype=float32, and ids, shape=(N, 16), dtype=uint8.
     """
-    distances = np.empty(len(rows), np.float32)
-    ids = np.empty((len(rows), 16), np.uint8)
-    for start in range(0, len(rows), CHUNK_ROWS):
-        chunk = slice(start, start + CHUNK_ROWS)
-        stored = store.features(rows[chunk])
+    union = np.unique(np.concatenate(rows)) if len(rows) > 1 else rows[0]
+    places = [np.searchsorted(union, each) for each in rows]
+    queries = [query_values(feature) for feature in features]
+    distances = [np.empty(len(each), np.float32) for each in rows]
+    heads = np.empty(len(union), HEAD)
+    for chunk, values in _read(store, union, heads):
         watch.lap("gather")
-        distances[chunk] = feature_distances(feature, stored, store.spec.metric)
-        ids[chunk] = stored["id"]
+        for query, of_query, into in zip(queries, places, distances, strict=True):
+            own = slice(*np.searchsorted(of_query, (chunk.start, chunk.stop)).tolist())
+            here = _part(of_query[own] - chunk.start, len(values))
+            into[own] = feature_distances(
+                query, heads[chunk][here], values[here], store.spec.metric
+            )
         watch.lap("rerank")
-    return distances, ids
+    ids = heads["id"]
+    return [Compared(each, ids[place]) for each, place in zip(distances, places, strict=True)]
+
+
+def _read(
+    store: Snapshot, rows: NDArray[np.int64], heads: NDArray[Any]
+) -> Iterator[tuple[slice, NDArray[np.int8]]]:
+    """Read features chunk by chunk: heads into their array, values into one that is used again.
+
+    Yields:
+        The chunk, and its values, shape=(C, D), until the next one is asked for.
+    """
+    buffer = np.empty((min(CHUNK_ROWS, len(rows)), store.spec.dims), np.int8)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        if start % AHEAD_ROWS == 0:
+            store.expect(rows[start : start + AHEAD_ROWS])
+        chunk = slice(start, min(start + CHUNK_ROWS, len(rows)))
+        values = buffer[: chunk.stop - start]
+        store.features(rows[chunk], heads[chunk], values)
+        yield chunk, values
+
+
+def _part(places: NDArray[np.intp], count: int) -> NDArray[np.intp] | slice:
+    """Return places of a chunk of `count`; all of them as a slice, which copies nothing."""
+    return slice(None) if len(places) == count else places
+
+
+def _answer(
+    query: Query,
+    candidates: Candidates,
+    distances: NDArray[np.float32],
+    ids: NDArray[np.uint8],
+    bits: int,
+) -> Partial:
+    """Keep the k best of the images that were compared."""
+    distances = distances + code_share(candidates.hamming, query.code_weight, bits)
+    best = nearest(distances, ids, query.k)
+    if query.max_distance is not None:
+        best = best[distances[best] <= query.max_distance]
+    return Partial(
+        ids=ids[best],
+        distances=distances[best],
+        hamming=candidates.hamming[best],
+        buckets=candidates.buckets,
+        radius=candidates.radius,
+        complete=candidates.radius == bits,
+        candidates=candidates.seen,
+        reranked=len(candidates.rows),
+    )
 
 
 def code_share(
@@ -214,12 +183,12 @@ def code_share(
 
 
 def feature_distances(
-    feature: NDArray[np.float32], stored: NDArray[Any], metric: str
+    query: QueryValues, heads: NDArray[Any], values: NDArray[np.int8], metric: str
 ) -> NDArray[np.float32]:
     """Return the distances of a query to stored features, shape=(N,), dtype=float32."""
     if metric == "cosine":
-        return values.cosine_distances(feature, stored["values"], stored["length"])
-    return values.l2_distances(feature, stored["values"], stored["scale"])
+        return cosine_distances(query, values, heads["square"])
+    return l2_distances(query, values, heads["square"], heads["scale"])
 
 
 def nearest(distances: NDArray[np.float32], ids: NDArray[np.uint8], k: int) -> NDArray[np.intp]:
@@ -253,53 +222,29 @@ def merge(partials: Sequence[Partial], k: int) -> Partial:
     """
     if k < 1:
         raise ValueError(f"expected k of at least 1, got {k}")
-    hits: dict[str, Hit] = {}
-    for hit in sorted((h for p in partials for h in p.hits), key=lambda h: (h.distance, h.id)):
-        hits.setdefault(hit.id, hit)
+    if not partials:
+        return Partial()
+    ids = np.concatenate([partial.ids for partial in partials])
+    distances = np.concatenate([partial.distances for partial in partials])
+    hamming = np.concatenate([partial.hamming for partial in partials])
+    order = nearest(distances, ids, len(ids))
+    best = order[_first_of_each(ids[order])][:k]
     stages = {stage for partial in partials for stage in partial.timings_ms}
     return Partial(
-        hits=list(hits.values())[:k],
+        ids=ids[best],
+        distances=distances[best],
+        hamming=hamming[best],
         buckets=sum(p.buckets for p in partials),
-        radius=min((p.radius for p in partials), default=-1),
-        complete=bool(partials) and all(p.complete for p in partials),
+        radius=min(p.radius for p in partials),
+        complete=all(p.complete for p in partials),
         candidates=sum(p.candidates for p in partials),
         reranked=sum(p.reranked for p in partials),
         timings_ms={s: max(p.timings_ms.get(s, 0.0) for p in partials) for s in sorted(stages)},
     )
 
 
-def _nearest_codes(
-    distances: NDArray[np.uint16], rows: NDArray[np.int64], wanted: int | None
-) -> NDArray[np.bool_]:
-    """Mark the `wanted` nearest codes, the older ones first where distances are equal."""
-    if wanted is None or len(distances) <= wanted:
-        return np.ones(len(distances), np.bool_)
-    line = np.partition(distances, wanted - 1)[wanted - 1]
-    kept: NDArray[np.bool_] = distances < line
-    on_line = np.flatnonzero(distances == line)
-    oldest = np.argsort(rows[on_line])[: wanted - int(kept.sum())]
-    kept[on_line[oldest]] = True
-    return kept
-
-
-def _radius(plan: Plan, candidates: Candidates, bits: int) -> int:
-    """Return the Hamming radius within which the share has compared everything."""
-    missed = [int(plan.bounds.min())] if len(plan.bounds) else []
-    if candidates.nearest_dropped is not None:
-        missed.append(candidates.nearest_dropped)
-    return min(missed) - 1 if missed else bits
-
-
-def _hit(
-    store: Snapshot, candidates: Candidates, distances: NDArray[np.float32], i: np.intp
-) -> Hit:
-    image = store.record(int(candidates.rows[i])).image
-    return Hit(
-        id=image.id,
-        distance=float(distances[i]),
-        hamming=int(candidates.hamming[i]),
-        sources=image.sources,
-        width_px=image.width_px,
-        height_px=image.height_px,
-        format=image.format,
-    )
+def _first_of_each(ids: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return where each id stands for the first time, ascending."""
+    _, first = np.unique(np.ascontiguousarray(ids).view("V16").reshape(-1), return_index=True)
+    found: NDArray[np.intp] = np.sort(first)
+    return found

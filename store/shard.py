@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from store import writing
-from store.buckets import Buckets, open_buckets
+from store import segments, writing
+from store.buckets import open_buckets
+from store.candidates import Candidates, Share, find_candidates
 from store.check import check_records
+from store.compaction import clear_drafts
 from store.datafile import data_path, inspect, page_problems
 from store.environment import MAP_BYTES, Environment, translated
-from store.errors import NotAStore, StoreMismatch
-from store.layout import FORMAT, Tables, Txn, open_tables, read_header, read_next_row, write_header
-from store.search import Share, search
-from store.snapshot import Snapshot
+from store.errors import NotAStore, StoreDamaged, StoreMismatch
+from store.filing import Keys
+from store.layout import FORMAT, Tables, Txn, open_tables, read_header, write_header
+from store.search import search
+from store.segments import SegmentMoved, Segments
+from store.snapshot import Cache, Snapshot
 from store.spec import (
     CheckReport,
+    Hit,
     Image,
     Inserted,
     NewImage,
@@ -29,6 +35,7 @@ from store.spec import (
     ShardStats,
     StoreSpec,
 )
+from store.upkeep import Upkeep
 from store.values import restore
 
 if TYPE_CHECKING:
@@ -38,10 +45,15 @@ if TYPE_CHECKING:
     import lmdb
     from numpy.typing import NDArray
 
+    from store.buckets import Buckets
+
     T = TypeVar("T")
 
+_TRIES = 5
+"""How often a read begins anew because a segment was compacted under it."""
 
-class Shard:
+
+class Shard(Upkeep):
     """Images that are stored and searched together; made by `open` or `open_existing`.
 
     Threads of a process share one object. Any number of processes may have the same shard open:
@@ -54,13 +66,15 @@ class Shard:
     """
 
     def __init__(
-        self, path: Path, env: Environment, tables: Tables, spec: StoreSpec, buckets: Buckets
+        self, path: Path, env: Environment, tables: Tables, spec: StoreSpec, files: Segments
     ) -> None:
         self._path = path
         self._env = env
         self._tables = tables
         self._spec = spec
-        self._buckets = buckets
+        self._files = files
+        self._cache = Cache({})
+        self._keys = Keys(spec)
 
     @classmethod
     def open(cls, path: Path | str, spec: StoreSpec, *, map_bytes: int = MAP_BYTES) -> Self:
@@ -105,10 +119,12 @@ class Shard:
             tables, spec = env.setup(partial(_tables_and_spec, wanted))
             if wanted is not None:
                 _insist_on_match(folder, spec, wanted)
+            shard = cls(folder, env, tables, spec, _segment_files(folder, spec))
+            env.write(lambda txn: _sort_out_files(shard._snapshot(txn)))
         except BaseException:
             env.close()
             raise
-        return cls(folder, env, tables, spec, open_buckets(spec))
+        return shard
 
     @property
     def path(self) -> Path:
@@ -130,13 +146,13 @@ class Shard:
             The outcome of each image, in order.
 
         Raises:
-            ValueError: An id, code or feature has the wrong form; nothing was stored.
+            ValueError: An id, code, feature or label has the wrong form; nothing was stored.
             StoreFull: There is no room; nothing was stored.
         """
         if not batch:
             return []
-        prepared = writing.prepare(batch, self._spec, self._buckets)
-        return self._env.write(lambda txn: writing.insert(self._snapshot(txn), prepared))
+        prepared = writing.prepare(batch, self._spec, self._keys)
+        return self._write(lambda store: writing.insert(store, prepared, self._keys))
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Remove images in one transaction; no search that begins later finds them.
@@ -149,7 +165,7 @@ class Shard:
         """
         if not ids:
             return []
-        return self._env.write(lambda txn: writing.delete(self._snapshot(txn), ids, self._buckets))
+        return self._write(lambda store: writing.delete(store, ids, self._keys))
 
     def search(self, query: Query, *, group: int = 0, groups: int = 1) -> Partial:
         """Find the images that are most like a query.
@@ -161,20 +177,46 @@ class Shard:
         Raises:
             ValueError: The query or the group has the wrong form.
         """
-        writing.check_code(query.code, self._spec)
-        writing.check_feature(query.feature, self._spec)
-        if query.k < 1 or (query.candidates is not None and query.candidates < 1):
-            raise ValueError(
-                f"expected k and candidates of at least 1, got {query.k} and {query.candidates}"
+        share = self._share(query, group, groups)
+        return self._read(lambda store: search(store, self._buckets(store), [query], share))[0]
+
+    def search_many(self, queries: Sequence[Query]) -> list[Partial]:
+        """Answer several queries at one moment; a feature that several compare is read once.
+
+        Raises:
+            ValueError: A query has the wrong form.
+        """
+        for query in queries:
+            self._share(query, 0, 1)
+        if not queries:
+            return []
+        whole = Share(0, 1)
+        return self._read(lambda store: search(store, self._buckets(store), queries, whole))
+
+    def candidates(self, query: Query) -> Candidates:
+        """Find the images whose codes are nearest to a query's, the first half of a search.
+
+        Raises:
+            ValueError: The query has the wrong form.
+        """
+        share = self._share(query, 0, 1)
+        return self._read(
+            lambda store: find_candidates(
+                store, self._buckets(store), query, share, lambda _: None
             )
-        if not 0 <= query.code_weight < math.inf:
-            raise ValueError(
-                f"expected a finite code weight of at least 0, got {query.code_weight}"
-            )
-        if not 0 <= group < groups:
-            raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")
-        share = Share(group, groups)
-        return self._read(lambda store: search(store, self._buckets, query, share))
+        )
+
+    def hits(self, answer: Partial) -> list[Hit]:
+        """Read the records of an answer; images that were deleted since are left out."""
+        found = zip(
+            answer.names(), answer.distances.tolist(), answer.hamming.tolist(), strict=True
+        )
+
+        def work(store: Snapshot) -> list[Hit]:
+            hits = (_hit(store, *one) for one in found)
+            return [hit for hit in hits if hit is not None]
+
+        return self._read(work)
 
     def get(self, identity: str) -> Image | None:
         """Return the record of an image, or None where there is none of this id."""
@@ -197,9 +239,9 @@ class Shard:
             row = store.row_of(identity)
             if row is None:
                 return None
-            stored = store.features(np.array([row]))
+            heads, values = store.feature(row)
             code = np.frombuffer(store.record(row).code, np.uint8)
-            return code, restore(stored["values"], stored["scale"])[0]
+            return code, restore(values, heads["scale"])[0]
 
         return self._read(work)
 
@@ -220,23 +262,16 @@ class Shard:
 
         return self._read(work)
 
+    def labels(self) -> dict[str, int]:
+        """Return each label with the number of its images."""
+        return self._read(Snapshot.labels)
+
     def count(self) -> int:
         """Return the number of images."""
         return self._read(Snapshot.count)
 
     def stats(self) -> ShardStats:
         """Return figures about the shard."""
-
-        def work(store: Snapshot) -> dict[str, Any]:
-            directory = store.directory()
-            return {
-                "images": store.count(),
-                "rows_used": read_next_row(store.txn, store.tables),
-                "buckets": len(directory),
-                "used_bytes": store.used_bytes(),
-                "largest_bucket": int(directory["count"].max(initial=0)),
-            }
-
         return ShardStats(
             path=str(self._path),
             format=FORMAT,
@@ -244,10 +279,10 @@ class Shard:
             bits=self._spec.bits,
             dims=self._spec.dims,
             metric=self._spec.metric,
-            file_bytes=data_path(self._path).stat().st_size,
+            file_bytes=data_path(self._path).stat().st_blocks * 512 + self._files.file_bytes(),
             map_bytes=self._env.map_bytes(),
             readers=self._env.readers(),
-            **self._read(work),
+            **self._read(self._figures),
         )
 
     def check(self) -> CheckReport:
@@ -256,11 +291,15 @@ class Shard:
         problems = self._env.write(lambda _: page_problems(self._path))
         if problems:
             return CheckReport(images=self.count(), problems=tuple(problems))
-        return self._read(lambda store: check_records(store, self._buckets))
+        try:
+            return self._read(lambda store: check_records(store, self._keys))
+        except StoreDamaged as error:
+            return CheckReport(images=self.count(), problems=(str(error),))
 
     def close(self) -> None:
         """Wait for running calls of other threads, and close. Again does nothing."""
         self._env.close()
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -268,11 +307,51 @@ class Shard:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _snapshot(self, txn: Txn) -> Snapshot:
-        return Snapshot(txn, self._tables, self._spec)
+    def _share(self, query: Query, group: int, groups: int) -> Share:
+        """Validate a query and its group."""
+        writing.check_code(query.code, self._spec)
+        writing.check_feature(query.feature, self._spec)
+        if query.k < 1 or (query.candidates is not None and query.candidates < 1):
+            raise ValueError(
+                f"expected k and candidates of at least 1, got {query.k} and {query.candidates}"
+            )
+        if not 0 <= query.code_weight < math.inf:
+            raise ValueError(
+                f"expected a finite code weight of at least 0, got {query.code_weight}"
+            )
+        if not 0 <= group < groups:
+            raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")
+        return Share(group, groups)
+
+    def _figures(self, store: Snapshot) -> dict[str, Any]:
+        directory = store.directory()
+        files = list(store.segments())
+        return {
+            "images": store.count(),
+            "rows_used": store.number("next_row"),
+            "buckets": len(directory.keys),
+            "largest_bucket": int(directory.counts.max(initial=0)),
+            "generation": store.number("generation"),
+            "centres": self._buckets(store).centres,
+            "segments": len(files),
+            "dead_slots": sum(segment.dead for segment in files),
+            "used_bytes": store.used_bytes(),
+        }
+
+    def _buckets(self, store: Snapshot) -> Buckets:
+        return self._keys.current(store).buckets
+
+    def _snapshot(self, txn: Txn, cache: Cache | None = None) -> Snapshot:
+        return Snapshot(txn, self._tables, self._spec, self._files, cache)
+
+    def _write(self, work: Callable[[Snapshot], T]) -> T:
+        return self._env.write(lambda txn: work(self._snapshot(txn)))
 
     def _read(self, work: Callable[[Snapshot], T]) -> T:
-        return self._env.read(lambda txn: work(self._snapshot(txn)))
+        for _ in range(_TRIES):
+            with suppress(SegmentMoved):
+                return self._env.read(lambda txn: work(self._snapshot(txn, self._cache)))
+        raise StoreDamaged(f"a file of {self._files.folder} is missing; restore a backup")
 
 
 def _tables_and_spec(
@@ -284,6 +363,39 @@ def _tables_and_spec(
     if create and wanted is not None:
         write_header(txn, tables, wanted)
     return tables, read_header(txn, tables)
+
+
+def _segment_files(folder: Path, spec: StoreSpec) -> Segments:
+    with translated(folder):
+        (folder / segments.FOLDER).mkdir(exist_ok=True)
+    return Segments(folder / segments.FOLDER, spec.dims)
+
+
+def _sort_out_files(store: Snapshot) -> None:
+    """Insist that what was committed is there, and delete what was left over."""
+    current = list(store.segments())
+    for segment in current:
+        store.files.insist_on(segment.number, segment.version, segment.slots)
+    store.files.remove_others({(segment.number, segment.version) for segment in current})
+    clear_drafts(store.files)
+
+
+def _hit(store: Snapshot, identity: str, distance: float, hamming: int) -> Hit | None:
+    row = store.row_of(identity)
+    if row is None:
+        return None
+    image = store.record(row).image
+    return Hit(
+        id=identity,
+        distance=distance,
+        hamming=hamming,
+        sources=image.sources,
+        labels=image.labels,
+        width_px=image.width_px,
+        height_px=image.height_px,
+        format=image.format,
+        added_at=image.added_at,
+    )
 
 
 def _insist_on_match(folder: Path, stored: StoreSpec, wanted: StoreSpec) -> None:

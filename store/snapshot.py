@@ -7,29 +7,110 @@ Everything that it returns is a copy and outlives the transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from store.errors import StoreDamaged
 from store.layout import (
     DIRECTORY_ENTRY,
-    DIRECTORY_KEY,
+    HEAD,
+    LABEL_ENTRY,
+    SEGMENT_ENTRY,
+    WORD_BYTES,
     Record,
     Tables,
     Txn,
     bucket_entry,
-    feature_entry,
+    bucket_keys,
+    centres_key,
+    number_key,
+    read_number,
     row_key,
     unpack_record,
 )
+from store.segments import SEGMENT_ROWS, Segments, SegmentView, in_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from store.spec import StoreSpec
+
+_SAMPLED_SLOTS = 8
+
+
+class Directory(NamedTuple):
+    """The occupied buckets, by key.
+
+    Attributes:
+        keys: shape=(M,), dtype=uint32.
+        counts: Images, shape=(M,), dtype=int64.
+        radii: No code is further from the middle of its bucket, shape=(M,), dtype=int64.
+    """
+
+    keys: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+    radii: NDArray[np.int64]
+
+
+class BucketCodes(NamedTuple):
+    """The images of some buckets.
+
+    Attributes:
+        keys: The bucket of each, shape=(N,), dtype=uint32.
+        rows: shape=(N,), dtype=int64.
+        words: Codes, filled up to words, shape=(N, ceil(W/8)), dtype=uint64.
+    """
+
+    keys: NDArray[Any]
+    rows: NDArray[Any]
+    words: NDArray[Any]
+
+
+class Segment(NamedTuple):
+    """What counts in a segment's file.
+
+    Attributes:
+        number: Of the segment.
+        version: Of its file.
+        slots: Slots that count.
+        dead: Slots of deleted images among them.
+        places: Of a compacted segment the rows in its slots, less the segment's first row:
+            ascending, shape=(slots,), dtype=uint16. None where slot and place are the same.
+    """
+
+    number: int
+    version: int
+    slots: int
+    dead: int
+    places: NDArray[np.uint16] | None
+
+    def slots_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the slots of rows of this segment, ascending as they are, shape=(N,).
+
+        Raises:
+            StoreDamaged: A row has none.
+        """
+        wanted = rows - self.number * SEGMENT_ROWS
+        slots = wanted if self.places is None else np.searchsorted(self.places, wanted)
+        if len(slots) and slots[-1] >= self.slots:
+            raise StoreDamaged("a stored image lacks its feature; run the store check")
+        return slots
+
+    def pack(self) -> bytes:
+        """Encode it as a value of the table `segments`."""
+        entry = np.array([(self.version, self.slots, self.dead)], SEGMENT_ENTRY)
+        return entry.tobytes() + (b"" if self.places is None else self.places.tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The directory as it was last read; a search of an unchanged store takes it from here."""
+
+    seen: dict[tuple[int, int], Directory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +121,153 @@ class Snapshot:
         txn: A transaction with `buffers=True`, or a write transaction.
         tables: Handles of the tables.
         spec: Spec of the store.
+        files: Where the features are.
+        cache: Of the shard; None in a write transaction, which sees its own changes.
     """
 
     txn: Txn
     tables: Tables
     spec: StoreSpec
+    files: Segments
+    cache: Cache | None = None
 
     def count(self) -> int:
         """Return the number of images."""
         return self.txn.stat(self.tables.images)["entries"]
 
+    def number(self, name: str) -> int:
+        """Return a number of the header, such as the generation of the buckets."""
+        return read_number(self.txn, self.tables, name)
+
     def used_bytes(self) -> int:
-        """Return the size of the pages of all tables."""
+        """Return the size of the pages of all tables, and of the slots that count."""
         tables = (getattr(self.tables, name) for name in self.tables.__slots__)
-        return sum(_table_bytes(self.txn.stat(table)) for table in tables)
+        slots = sum(segment.slots - segment.dead for segment in self.segments())
+        in_files = slots * (self.spec.dims + HEAD.itemsize)
+        return sum(_table_bytes(self.txn.stat(table)) for table in tables) + in_files
 
-    def directory(self) -> NDArray[Any]:
-        """Return the occupied buckets by key: shape=(M,), dtype=DIRECTORY_ENTRY."""
-        return self._packed(self.tables.directory, [DIRECTORY_KEY], DIRECTORY_ENTRY)["value"]
+    def directory(self) -> Directory:
+        """Return the occupied buckets of the current generation."""
+        generation = self.number("generation")
+        if self.cache is None:
+            return self.directory_of(generation)
+        moment = (self.txn.id(), generation)
+        known = self.cache.seen.get(moment)
+        if known is None:
+            known = self.directory_of(generation)
+            self.cache.seen.clear()
+            self.cache.seen[moment] = known
+        return known
 
-    def bucket_codes(self, keys: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def directory_of(self, generation: int) -> Directory:
+        """Return the occupied buckets of a generation."""
+        found = self._packed(self.tables.directory, [number_key(generation)], DIRECTORY_ENTRY)
+        entries = found["value"]
+        return Directory(
+            entries["key"].astype(np.uint32),
+            entries["count"].astype(np.int64),
+            entries["radius"].astype(np.int64),
+        )
+
+    def bucket_codes(self, keys: NDArray[Any], generation: int | None = None) -> BucketCodes:
         """Return the images of some buckets.
 
         Args:
             keys: shape=(M,), dtype=uint32.
-
-        Returns:
-            The bucket key of each image, shape=(N,), dtype=uint32 big-endian, and its entry,
-            shape=(N,), dtype=bucket_entry(W).
+            generation: Of the buckets; by default the current one.
         """
-        names = keys.astype(">u4").view("V4").tolist()
-        found = self._packed(self.tables.buckets, names, bucket_entry(self.spec.code_bytes))
-        return np.ascontiguousarray(found["key"]).view(">u4"), found["value"]
+        if generation is None:
+            generation = self.number("generation")
+        entry = bucket_entry(self.spec.code_bytes)
+        found = self._packed(self.tables.buckets, bucket_keys(generation, keys), entry)
+        words = found.view(np.uint64).reshape(len(found), 1 + entry.itemsize // WORD_BYTES)
+        return BucketCodes(words.view(">u4")[:, 1], words[:, 1].view(">u8"), words[:, 2:])
 
-    def features(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return stored features: shape=(N,), dtype=feature_entry(D), in the order of `rows`.
+    def segments(self) -> Iterator[Segment]:
+        """Yield all segments that hold an image."""
+        for key, packed in self.txn.cursor(self.tables.segments):
+            yield _segment(int.from_bytes(key, "big"), packed)
+
+    def segment(self, number: int) -> Segment | None:
+        """Return a segment, or None where it holds no image."""
+        packed = self.txn.get(number_key(number), db=self.tables.segments)
+        return None if packed is None else _segment(number, packed)
+
+    def mapped(self, segment: Segment) -> SegmentView:
+        """Return the heads and values of a segment, as they lie in its file."""
+        return self.files.view(segment.number, segment.version, segment.slots)
+
+    def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, Segment, NDArray[Any]]]:
+        """Split rows by the segments that hold them.
+
+        Args:
+            rows: shape=(N,), ascending.
+
+        Yields:
+            Where the rows of a segment stand in `rows`, the segment, and their slots.
 
         Raises:
-            StoreDamaged: A row has no feature of the right size.
+            StoreDamaged: A row is in no segment.
         """
-        get, table, entry = self.txn.get, self.tables.features, feature_entry(self.spec.dims)
-        keys = rows.astype(">u8").view("V8").tolist()
-        found = [get(key, b"", table) for key in keys]
-        if any(len(value) != entry.itemsize for value in found):
-            raise StoreDamaged("a stored image lacks its feature; run the store check")
-        return np.frombuffer(b"".join(found), entry)
+        numbers = rows // SEGMENT_ROWS
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
+            if start == stop:
+                return
+            segment = self.segment(int(numbers[start]))
+            if segment is None:
+                raise StoreDamaged("a stored image lacks its feature; run the store check")
+            yield slice(start, stop), segment, segment.slots_of(rows[start:stop])
+
+    def features(
+        self, rows: NDArray[np.int64], heads: NDArray[Any], values: NDArray[np.int8]
+    ) -> None:
+        """Read stored features in the order of `rows`.
+
+        Args:
+            rows: shape=(N,), ascending.
+            heads: Where to put the heads, shape=(N,), dtype=HEAD.
+            values: Where to put the values, shape=(N, D).
+
+        Raises:
+            StoreDamaged: A row has no feature.
+        """
+        for place, segment, slots in self.parts(rows):
+            view = self.mapped(segment)
+            # The mode spares a copy; that the slots are there is known.
+            np.take(view.heads, slots, out=heads[place], mode="clip")
+            np.take(view.values, slots, axis=0, out=values[place], mode="clip")
+
+    def feature(self, row: int) -> tuple[NDArray[Any], NDArray[np.int8]]:
+        """Return the head, shape=(1,), and the values, shape=(1, D), of one row."""
+        heads, values = np.empty(1, HEAD), np.empty((1, self.spec.dims), np.int8)
+        self.features(np.array([row]), heads, values)
+        return heads, values
+
+    def heads(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the heads of features in the order of ascending rows, shape=(N,), dtype=HEAD."""
+        heads = np.empty(len(rows), HEAD)
+        for place, segment, slots in self.parts(rows):
+            np.take(self.mapped(segment).heads, slots, out=heads[place], mode="clip")
+        return heads
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Have the disk read features that are about to be needed, unless they are in memory.
+
+        One after the other, each would wait for the disk; all at once they share the wait.
+        A few are asked for, because asking for all would cost as much as reading them.
+        """
+        parts = list(self.parts(rows))
+        if not parts or self._in_memory(max(parts, key=lambda part: len(part[2]))):
+            return
+        for _, segment, slots in parts:
+            self.mapped(segment).expect(slots)
+
+    def _in_memory(self, part: tuple[slice, Segment, NDArray[Any]]) -> bool:
+        _, segment, slots = part
+        sample = slots[:: max(1, len(slots) // _SAMPLED_SLOTS)]
+        path = self.files.path(segment.number, segment.version)
+        return in_memory(self.mapped(segment), path, sample)
 
     def record(self, row: int) -> Record:
         """Return the record of a row.
@@ -97,6 +280,15 @@ class Snapshot:
             raise StoreDamaged(f"row {row} has no record; run the store check")
         return unpack_record(row, packed)
 
+    def holds(self, row: int) -> bool:
+        """Tell whether an image has this row."""
+        return self.txn.get(row_key(row), db=self.tables.images) is not None
+
+    def mentions(self, row: int, text: bytes) -> bool:
+        """Tell whether a record has these bytes somewhere: far cheaper than decoding it."""
+        packed = self.txn.get(row_key(row), db=self.tables.images)
+        return packed is not None and text in bytes(packed)
+
     def records_before(self, row: int | None) -> Iterator[Record]:
         """Yield records from the newest on; with a row, those older than it."""
         cursor = self.txn.cursor(self.tables.images)
@@ -105,22 +297,77 @@ class Snapshot:
             yield unpack_record(int.from_bytes(cursor.key(), "big"), cursor.value())
             found = cursor.prev()
 
+    def records_from(self, row: int) -> Iterator[Record]:
+        """Yield records from a row on, oldest first."""
+        cursor = self.txn.cursor(self.tables.images)
+        found = cursor.set_range(row_key(row))
+        while found:
+            yield unpack_record(int.from_bytes(cursor.key(), "big"), cursor.value())
+            found = cursor.next()
+
     def row_of(self, identity: str) -> int | None:
         """Return the row of an image, or None; a malformed id belongs to no image."""
         try:
             name = bytes.fromhex(identity)
         except ValueError:
             return None
-        row = self.txn.get(name, db=self.tables.content) if len(name) == 16 else None
+        return self.row_of_bytes(name) if len(name) == 16 else None
+
+    def row_of_bytes(self, name: bytes) -> int | None:
+        """Return the row of an image by its id of 16 bytes, or None."""
+        row = self.txn.get(name, db=self.tables.content)
         return None if row is None else int.from_bytes(row, "big")
+
+    def record_of(self, name: bytes) -> Record:
+        """Return the record of a stored image by its id of 16 bytes.
+
+        Raises:
+            StoreDamaged: There is none.
+        """
+        row = self.row_of_bytes(name)
+        if row is None:
+            raise StoreDamaged(f"image {name.hex()} is not in the content index")
+        return self.record(row)
+
+    def centres(self, generation: int) -> NDArray[np.uint8]:
+        """Return the centre codes that a retrained generation files by, shape=(M, W).
+
+        Raises:
+            StoreDamaged: There are none.
+        """
+        packed = self.txn.get(centres_key(generation), db=self.tables.meta)
+        if packed is None:
+            raise StoreDamaged(f"the centres of generation {generation} are missing")
+        return np.frombuffer(bytes(packed), np.uint8).reshape(-1, self.spec.code_bytes)
+
+    def labels(self) -> dict[str, int]:
+        """Return each label with the number of its images."""
+        counts = {}
+        cursor = self.txn.cursor(self.tables.labels)
+        for key in cursor.iternext_nodup(keys=True, values=False):
+            counts[bytes(key).decode()] = cursor.count()
+        return counts
+
+    def labelled(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """Return the rows of images that have one of the labels: shape=(N,), ascending."""
+        names = (label.encode() for label in sorted(set(labels)))
+        rows = [self._packed(self.tables.labels, [name], LABEL_ENTRY)["value"] for name in names]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *rows]).astype(np.int64))
 
     def _packed(self, table: Any, keys: list[bytes], value: np.dtype[Any]) -> NDArray[Any]:
         """Read all values under some keys, in bulk, into an array of (key, value)."""
-        pair = np.dtype([("key", f"V{len(keys[0]) if keys else 4}"), ("value", value)])
+        pair = np.dtype([("key", f"V{len(keys[0]) if keys else WORD_BYTES}"), ("value", value)])
         found = self.txn.cursor(table).getmulti(
             keys, dupdata=True, dupfixed_bytes=value.itemsize, keyfixed=True
         )
         return np.frombuffer(found, pair)
+
+
+def _segment(number: int, packed: Any) -> Segment:
+    size = SEGMENT_ENTRY.itemsize
+    version, slots, dead = np.frombuffer(packed[:size], SEGMENT_ENTRY)[0].tolist()
+    places = np.frombuffer(bytes(packed[size:]), np.uint16) if len(packed) > size else None
+    return Segment(number, version, slots, dead, places)
 
 
 def _table_bytes(stat: Any) -> int:

@@ -1,13 +1,18 @@
 """Feature values as they are stored, and distances on what is stored.
 
 A feature of D floats becomes D signed bytes and one scale, the largest of its absolute values
-over 127: at most half a step of error per value, and a quarter of the space.
+over 127: at most half a step of error per value, and a quarter of the space. The query becomes
+two such features, the second for what the first leaves over, so that it is off by at most
+1/64,516 of its largest value. Products of bytes are whole numbers: they are exact, whatever other
+rows are in the batch and whatever the processor, and the merge of two groups is what one search
+finds.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+import numkong
 import numpy as np
 
 if TYPE_CHECKING:
@@ -16,35 +21,82 @@ if TYPE_CHECKING:
 LARGEST = 1e15
 """Values beyond it could overflow a float32 when squared and summed."""
 
+_CHUNK_ROWS = 64
+"""Features rounded at a time, so that what is in between stays in the processor's cache."""
 
-def quantise(features: NDArray[Any]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round features to signed bytes.
 
-    Args:
-        features: shape=(N, D), dtype=float32, finite.
+class QueryValues(NamedTuple):
+    """A query as bytes: about `coarse_scale * coarse + fine_scale * fine`.
 
-    Returns:
-        Values, shape=(N, D), dtype=int8, and scales, shape=(N,), dtype=float32; a feature is
-        about its values times its scale.
+    Attributes:
+        coarse: shape=(1, D), dtype=int8.
+        fine: shape=(1, D), dtype=int8.
+        coarse_scale: Of the coarse values.
+        fine_scale: Of the fine values.
+        square: Of the length of that sum.
     """
-    scales = (np.abs(features).max(axis=1) / np.float32(127)).astype(np.float32)
-    divisors = np.where(scales > 0, scales, np.float32(1))
-    values = np.rint(features.astype(np.float64) / divisors[:, None]).clip(-127, 127)
-    return values.astype(np.int8), scales
+
+    coarse: NDArray[np.int8]
+    fine: NDArray[np.int8]
+    coarse_scale: float
+    fine_scale: float
+    square: float
+
+    def products(self, values: NDArray[np.int8]) -> NDArray[np.float64]:
+        """Return the dot products with stored values, shape=(N, D), before their scale."""
+        coarse = self.coarse_scale * dots(self.coarse, values)
+        # The rest of a query that is a stored feature itself is nothing.
+        return coarse + self.fine_scale * dots(self.fine, values) if self.fine.any() else coarse
 
 
-def lengths(values: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Return the Euclidean lengths of stored values before scaling.
+def dots(one: NDArray[np.int8], values: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Return exact dot products.
 
     Args:
+        one: shape=(1, D), dtype=int8.
         values: shape=(N, D), dtype=int8.
 
     Returns:
-        shape=(N,), dtype=float32.
+        shape=(N,), dtype=float64, whole numbers.
     """
-    wide = values.astype(np.float64)
-    found: NDArray[np.float32] = np.sqrt(np.vecdot(wide, wide)).astype(np.float32)
-    return found
+    return np.asarray(numkong.cdist(one, values, "dot")).reshape(-1)
+
+
+def quantise(
+    features: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint32]]:
+    """Round features to signed bytes.
+
+    Args:
+        features: shape=(N, D), dtype=float32.
+
+    Returns:
+        Values, shape=(N, D), dtype=int8; scales, shape=(N,), dtype=float32; and the sums of the
+        squared values, shape=(N,), dtype=uint32. A feature is about its values times its scale.
+
+    Raises:
+        ValueError: A value is beyond `LARGEST`, or no number.
+    """
+    values = np.empty(features.shape, np.int8)
+    scales = np.empty(len(features), np.float32)
+    squares = np.empty(len(features), np.uint32)
+    buffer = np.empty((min(_CHUNK_ROWS, len(features)), features.shape[1]), np.float32)
+    for start in range(0, len(features), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        some = features[chunk]
+        rounded = buffer[: len(some)]
+        scales[chunk] = np.maximum(some.max(axis=1), -some.min(axis=1)) / np.float32(127)
+        # Not a number compares as false, and so fails here too.
+        if not (scales[chunk] < LARGEST / 127).all():
+            raise ValueError(f"expected features of finite values below {LARGEST:g}")
+        # Divided, not multiplied by the reciprocal, which overflows for the smallest floats.
+        np.divide(some, np.where(scales[chunk] > 0, scales[chunk], 1)[:, None], out=rounded)
+        np.rint(rounded, out=rounded)
+        # A scale among the smallest floats is itself rounded, and 127 steps of it fall short.
+        np.clip(rounded, -127, 127, out=rounded)
+        values[chunk] = rounded
+        squares[chunk] = np.asarray(numkong.dot(values[chunk], values[chunk]))
+    return values, scales, squares
 
 
 def restore(values: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -60,8 +112,26 @@ def restore(values: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np
     return values.astype(np.float32) * scales[:, None]
 
 
+def query_values(feature: NDArray[np.float32]) -> QueryValues:
+    """Turn a query's feature, shape=(D,), dtype=float32, into bytes."""
+    wide = feature.astype(np.float64)
+    coarse_scale = float(np.abs(wide).max()) / 127
+    fine_scale = coarse_scale / 254
+    step = coarse_scale or 1.0
+    coarse = np.rint(wide / step).clip(-127, 127)
+    fine = np.rint((wide - coarse * step) / (step / 254)).clip(-127, 127)
+    total = coarse * coarse_scale + fine * fine_scale
+    return QueryValues(
+        coarse.astype(np.int8)[None],
+        fine.astype(np.int8)[None],
+        coarse_scale,
+        fine_scale,
+        float(total @ total),
+    )
+
+
 def cosine_distances(
-    query: NDArray[np.float32], values: NDArray[np.int8], norms: NDArray[np.float32]
+    query: QueryValues, values: NDArray[np.int8], squares: NDArray[np.uint32]
 ) -> NDArray[np.float32]:
     """Return 1 - cos between a query and stored features; the scale cancels out.
 
@@ -69,38 +139,40 @@ def cosine_distances(
     and 1 to everything else.
 
     Args:
-        query: shape=(D,), dtype=float32.
+        query: From `query_values`.
         values: shape=(N, D), dtype=int8.
-        norms: `lengths(values)`, shape=(N,), dtype=float32.
+        squares: Sums of the squared values, shape=(N,), dtype=uint32.
 
     Returns:
         shape=(N,), dtype=float32, 0 to 2.
     """
-    length = np.linalg.norm(query.astype(np.float64))
-    if length == 0:
-        return (norms > 0).astype(np.float32)
-    direction = (query / length).astype(np.float32)
-    # One dot product per row: a matrix product would round a row differently by its place in
-    # the batch, and the merge of two groups would not be what one search finds.
-    cosines = np.vecdot(values.astype(np.float32), direction) / np.where(norms > 0, norms, 1)
-    found: NDArray[np.float32] = np.clip(1 - cosines, 0, 2).astype(np.float32)
-    return found
+    if query.square == 0:
+        return (squares > 0).astype(np.float32)
+    lengths = np.sqrt(query.square * np.maximum(squares, 1))
+    found: NDArray[np.float32] = np.clip(1 - query.products(values) / lengths, 0, 2)
+    return found.astype(np.float32)
 
 
 def l2_distances(
-    query: NDArray[np.float32], values: NDArray[np.int8], scales: NDArray[np.float32]
+    query: QueryValues,
+    values: NDArray[np.int8],
+    squares: NDArray[np.uint32],
+    scales: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Return Euclidean distances between a query and stored features.
 
+    They are computed as |q|^2 - 2qx + |x|^2. The three are made of whole numbers without any
+    rounding but that of double precision, so small distances are not lost in the difference.
+
     Args:
-        query: shape=(D,), dtype=float32.
+        query: From `query_values`.
         values: shape=(N, D), dtype=int8.
+        squares: Sums of the squared values, shape=(N,), dtype=uint32.
         scales: shape=(N,), dtype=float32.
 
     Returns:
         shape=(N,), dtype=float32.
     """
-    # The difference itself, not |q|^2 + |x|^2 - 2qx, which loses small distances to rounding.
-    differences = restore(values, scales) - query
-    found: NDArray[np.float32] = np.sqrt(np.vecdot(differences, differences))
-    return found
+    wide = scales.astype(np.float64)
+    found = query.square - 2 * wide * query.products(values) + wide * wide * squares
+    return np.sqrt(np.maximum(found, 0)).astype(np.float32)

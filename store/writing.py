@@ -2,186 +2,263 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from store.filing import Filing, add_to_buckets, generations, remove_from_bucket
 from store.layout import (
-    DIRECTORY_ENTRY,
-    DIRECTORY_KEY,
+    HEAD,
     Record,
-    bucket_key,
-    feature_entry,
     new_image_record,
+    number_key,
     pack_record,
-    read_next_row,
     row_key,
     seal_features,
-    write_next_row,
+    seconds,
+    write_number,
 )
-from store.spec import Inserted, NewImage, StoreSpec
-from store.values import LARGEST, lengths, quantise
+from store.segments import SEGMENT_ROWS
+from store.snapshot import Segment
+from store.spec import MAX_LABEL_BYTES, Inserted, NewImage, StoreSpec
+from store.values import LARGEST, quantise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from store.buckets import Buckets
+    from store.filing import Keys
     from store.snapshot import Snapshot
 
 MOST_SOURCES = 32
 """The first sources of an image are kept; a picture found on every page would grow for ever."""
 
+MOST_LABELS = 32
+"""And so are its first labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch with everything computed that needs no transaction: the lock is held shortly."""
+    """A batch with everything computed that needs no transaction: the lock is held shortly.
+
+    Attributes:
+        images: As they were given.
+        names: Their ids, 16 bytes each.
+        codes: shape=(N, W), dtype=uint8.
+        heads: shape=(N,), dtype=HEAD.
+        values: shape=(N, D), dtype=int8.
+        filing: Where they belong in the generation of buckets that was current before.
+    """
 
     images: Sequence[NewImage]
-    keys: list[int]
-    radii: list[int]
-    features: NDArray[Any]
+    names: list[bytes]
+    codes: NDArray[np.uint8]
+    heads: NDArray[Any]
+    values: NDArray[np.int8]
+    filing: Filing
 
 
-def prepare(batch: Sequence[NewImage], spec: StoreSpec, buckets: Buckets) -> Prepared:
+class _Fresh(NamedTuple):
+    """The images of a batch that are new: their places in it and their rows, shape=(F,)."""
+
+    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
     """Validate a batch, file its codes and quantise its features.
 
     Raises:
-        ValueError: An id, a code or a feature has the wrong form.
+        ValueError: An id, a code, a feature or a label has the wrong form.
     """
-    for new in batch:
-        _validate(new, spec)
-    codes = np.array([new.code for new in batch], np.uint8).reshape(len(batch), -1)
-    floats = np.array([new.feature for new in batch], np.float32).reshape(len(batch), -1)
-    keys, radii = buckets.file(codes)
-    features = np.zeros(len(batch), feature_entry(spec.dims))
-    features["values"], features["scale"] = quantise(floats)
-    features["length"] = lengths(features["values"])
-    for i, new in enumerate(batch):
-        features["id"][i] = np.frombuffer(bytes.fromhex(new.id), np.uint8)
-    seal_features(features)
-    return Prepared(batch, keys.tolist(), radii.tolist(), features)
+    names = [_name(new) for new in batch]
+    codes = _stacked([new.code for new in batch], spec.code_bytes, np.uint8, "code")
+    floats = _stacked([new.feature for new in batch], spec.dims, np.float32, "feature")
+    _check_padding(codes, spec)
+    heads = np.zeros(len(batch), HEAD)
+    values, heads["scale"], heads["square"] = quantise(floats)
+    heads["id"] = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
+    heads["added"] = seconds([new.added_at for new in batch])
+    seal_features(heads, values)
+    return Prepared(batch, names, codes, heads, values, keys.latest.file(codes))
 
 
-def insert(store: Snapshot, batch: Prepared) -> list[Inserted]:
+def insert(store: Snapshot, batch: Prepared, keys: Keys) -> list[Inserted]:
     """Store the images of a batch that are new, and add a source to those that are not.
 
     Args:
         store: A snapshot whose transaction may write.
         batch: From `prepare`.
+        keys: How codes are filed.
 
     Returns:
         One outcome per image, in order.
     """
-    outcomes = []
-    first = row = read_next_row(store.txn, store.tables)
-    changes: dict[int, list[int]] = {}
-    for i, new in enumerate(batch.images):
-        known = store.row_of(new.id)
-        if known is None:
-            _put_image(store, batch, i, row)
-            changes.setdefault(batch.keys[i], []).append(batch.radii[i])
-            row += 1
-        created = known is None or _meet_again(store, store.record(known), new)
-        outcomes.append(Inserted(new.id, created))
-    for key, radii in changes.items():
-        _update_directory(store, key, len(radii), max(radii))
-    if row > first:
-        write_next_row(store.txn, store.tables, row)
-    return outcomes
+    fresh = _unknown(store, batch)
+    if len(fresh.rows):
+        _put_features(store, batch, fresh)
+        _put_records(store, batch, fresh)
+        _put_codes(store, batch, fresh, keys)
+        write_number(store.txn, store.tables, "next_row", int(fresh.rows[-1]) + 1)
+    new = set(fresh.places.tolist())
+    return [
+        Inserted(image.id, i in new or _meet_again(store, batch.names[i], image))
+        for i, image in enumerate(batch.images)
+    ]
 
 
-def delete(store: Snapshot, ids: Sequence[str], buckets: Buckets) -> list[bool]:
+def delete(store: Snapshot, ids: Sequence[str], keys: Keys) -> list[bool]:
     """Remove images.
 
     Args:
         store: A snapshot whose transaction may write.
         ids: Ids, known or not.
-        buckets: How codes are filed.
+        keys: How codes are filed.
 
     Returns:
         For each id whether it was there.
     """
-    return [_delete_one(store, identity, buckets) for identity in ids]
+    rows = [_delete_one(store, identity, keys) for identity in ids]
+    for number, dead in Counter(row // SEGMENT_ROWS for row in rows if row is not None).items():
+        segment = store.segment(number)
+        if segment is not None:
+            put_segment(store, segment._replace(dead=segment.dead + dead))
+    return [row is not None for row in rows]
 
 
-def _validate(new: NewImage, spec: StoreSpec) -> None:
-    if len(new.id) != 32 or new.id.strip("0123456789abcdef"):
-        raise ValueError(f"expected an id of 32 lower-case hex digits, got {new.id!r}")
-    check_code(new.code, spec)
-    check_feature(new.feature, spec)
+def put_segment(store: Snapshot, segment: Segment) -> None:
+    """Say what counts in a segment's file."""
+    store.txn.put(number_key(segment.number), segment.pack(), db=store.tables.segments)
 
 
 def check_code(code: NDArray[Any], spec: StoreSpec) -> None:
     """Raise a ValueError unless a code has the form that the spec asks for."""
-    if code.shape != (spec.code_bytes,) or code.dtype != np.uint8:
-        raise ValueError(
-            f"expected a code of shape ({spec.code_bytes},) and dtype uint8, "
-            f"got {code.shape} and {code.dtype}"
-        )
-    if code[-1] & spec.padding_mask:
-        raise ValueError(f"expected zeros after the {spec.bits} bits of the code")
+    _check_padding(_stacked([code], spec.code_bytes, np.uint8, "code"), spec)
 
 
 def check_feature(feature: NDArray[Any], spec: StoreSpec) -> None:
     """Raise a ValueError unless a feature has the form that the spec asks for."""
-    if feature.shape != (spec.dims,) or feature.dtype != np.float32:
-        raise ValueError(
-            f"expected a feature of shape ({spec.dims},) and dtype float32, "
-            f"got {feature.shape} and {feature.dtype}"
-        )
-    # Not a number compares as false, and so fails here too.
+    _stacked([feature], spec.dims, np.float32, "feature")
     if not np.abs(feature).max() < LARGEST:
         raise ValueError(f"expected a feature of finite values below {LARGEST:g}")
 
 
-def _put_image(store: Snapshot, batch: Prepared, i: int, row: int) -> None:
-    """Append one image. Rows only grow, so LMDB need not search, and fills its pages."""
-    txn, tables, new, name = store.txn, store.tables, batch.images[i], row_key(row)
-    txn.put(bytes.fromhex(new.id), name, db=tables.content)
-    txn.put(name, new_image_record(row, new), db=tables.images, append=True)
-    txn.put(name, batch.features[i].tobytes(), db=tables.features, append=True)
-    txn.put(bucket_key(batch.keys[i]), name + new.code.tobytes(), db=tables.buckets, append=True)
+def _stacked(
+    arrays: Sequence[NDArray[Any]], length: int, kind: type[np.generic], what: str
+) -> NDArray[Any]:
+    """Join arrays of shape=(length,) into one, shape=(N, length)."""
+    forms = {(array.shape, array.dtype) for array in arrays}
+    for shape, dtype in forms - {((length,), np.dtype(kind))}:
+        raise ValueError(
+            f"expected a {what} of shape ({length},) and dtype {np.dtype(kind)}, "
+            f"got {shape} and {dtype}"
+        )
+    return np.array(arrays)
 
 
-def _meet_again(store: Snapshot, record: Record, new: NewImage) -> bool:
+def _check_padding(codes: NDArray[np.uint8], spec: StoreSpec) -> None:
+    if (codes[:, -1] & spec.padding_mask).any():
+        raise ValueError(f"expected zeros after the {spec.bits} bits of the code")
+
+
+def _name(new: NewImage) -> bytes:
+    """Return an image's id as bytes, and look at its labels."""
+    for label in new.labels:
+        if not 0 < len(label.encode()) <= MAX_LABEL_BYTES:
+            raise ValueError(
+                f"expected labels of 1 to {MAX_LABEL_BYTES} bytes in UTF-8, got {label[:40]!r}"
+            )
+    try:
+        name = bytes.fromhex(new.id)
+    except ValueError:
+        name = b""
+    if len(name) != 16 or name.hex() != new.id:
+        raise ValueError(f"expected an id of 32 lower-case hex digits, got {new.id!r}")
+    return name
+
+
+def _unknown(store: Snapshot, batch: Prepared) -> _Fresh:
+    """Return the images that the store lacks, each id once, with the rows they will have."""
+    first = {name: i for i, name in reversed(list(enumerate(batch.names)))}
+    places = sorted(i for name, i in first.items() if store.row_of_bytes(name) is None)
+    start = store.number("next_row")
+    return _Fresh(np.array(places, np.int64), np.arange(start, start + len(places)))
+
+
+def _put_features(store: Snapshot, batch: Prepared, fresh: _Fresh) -> None:
+    """Write heads and values into the slots of their rows, and count the slots."""
+    numbers = fresh.rows // SEGMENT_ROWS
+    for number in np.unique(numbers).tolist():
+        here = numbers == number
+        places, slot = fresh.places[here], int(fresh.rows[here][0] % SEGMENT_ROWS)
+        segment = store.segment(number) or Segment(number, 0, 0, 0, None)
+        store.files.write(number, segment.version, slot, batch.heads[places], batch.values[places])
+        put_segment(store, segment._replace(slots=slot + len(places)))
+
+
+def _put_records(store: Snapshot, batch: Prepared, fresh: _Fresh) -> None:
+    """Append records, and index them by id and label; sorted, neighbours share their pages."""
+    records, content, labelled = [], [], []
+    for i, row in zip(fresh.places.tolist(), fresh.rows.tolist(), strict=True):
+        new, name = batch.images[i], row_key(row)
+        labels = tuple(dict.fromkeys(new.labels))[:MOST_LABELS] if new.labels else ()
+        records.append((name, new_image_record(new, labels)))
+        content.append((batch.names[i], name))
+        labelled += [(label.encode(), name) for label in labels]
+    txn, tables = store.txn, store.tables
+    txn.cursor(tables.images).putmulti(records, append=True)
+    txn.cursor(tables.content).putmulti(sorted(content))
+    txn.cursor(tables.labels).putmulti(sorted(labelled))
+
+
+def _put_codes(store: Snapshot, batch: Prepared, fresh: _Fresh, keys: Keys) -> None:
+    """File the codes, in two generations of buckets while the key is being retrained."""
+    codes = batch.codes[fresh.places]
+    for generation in generations(store):
+        if generation == batch.filing.generation:
+            filing = batch.filing.of(fresh.places)
+        else:
+            filing = keys.of(store, generation).file(codes)
+        add_to_buckets(store, filing, fresh.rows, codes, newest=True)
+
+
+def _meet_again(store: Snapshot, name: bytes, new: NewImage) -> bool:
     """Handle an image that is there: the same delivery again, or one more source of it."""
+    record = store.record_of(name)
     image = record.image
     if image.origin == new.origin:
         return True
-    if new.source not in image.sources and len(image.sources) < MOST_SOURCES:
-        longer = replace(image, sources=(*image.sources, new.source))
-        packed = pack_record(longer, record.code)
-        store.txn.put(row_key(image.row), packed, db=store.tables.images)
+    sources, labels = list(image.sources), list(image.labels)
+    if new.source not in sources:
+        sources.append(new.source)
+    labels += [label for label in dict.fromkeys(new.labels) if label not in labels]
+    richer = replace(
+        image, sources=tuple(sources[:MOST_SOURCES]), labels=tuple(labels[:MOST_LABELS])
+    )
+    if richer != image:
+        _put_again(store, richer, record)
     return False
 
 
-def _delete_one(store: Snapshot, identity: str, buckets: Buckets) -> bool:
+def _put_again(store: Snapshot, richer: Any, record: Record) -> None:
+    name = row_key(richer.row)
+    store.txn.put(name, pack_record(richer, record.code), db=store.tables.images)
+    for label in richer.labels[len(record.image.labels) :]:
+        store.txn.put(label.encode(), name, db=store.tables.labels)
+
+
+def _delete_one(store: Snapshot, identity: str, keys: Keys) -> int | None:
     row = store.row_of(identity)
     if row is None:
-        return False
-    code = store.record(row).code
-    keys, _ = buckets.file(np.frombuffer(code, np.uint8)[None])
-    key, name = int(keys[0]), row_key(row)
+        return None
+    record, name = store.record(row), row_key(row)
+    for generation in generations(store):
+        remove_from_bucket(store, keys.of(store, generation), row, record.code)
     txn, tables = store.txn, store.tables
-    if txn.delete(bucket_key(key), name + code, db=tables.buckets):
-        _update_directory(store, key, -1, 0)
-    txn.delete(name, db=tables.features)
+    for label in record.image.labels:
+        txn.delete(label.encode(), name, db=tables.labels)
     txn.delete(name, db=tables.images)
     txn.delete(bytes.fromhex(identity), db=tables.content)
-    return True
-
-
-def _update_directory(store: Snapshot, key: int, added: int, radius: int) -> None:
-    """Count images of a bucket in or out. Its radius never shrinks until it is empty."""
-    name, count = bucket_key(key), 0
-    with store.txn.cursor(store.tables.directory) as cursor:
-        if cursor.set_range_dup(DIRECTORY_KEY, name) and cursor.value()[:4] == name:
-            old = np.frombuffer(cursor.value(), DIRECTORY_ENTRY)[0]
-            count, radius = int(old["count"]), max(radius, int(old["radius"]))
-            cursor.delete()
-        if count + added > 0:
-            entry = np.array([(key, count + added, radius)], DIRECTORY_ENTRY)
-            cursor.put(DIRECTORY_KEY, entry.tobytes())
+    return row

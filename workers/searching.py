@@ -213,7 +213,8 @@ def _answer(
     whole = answer.answered == answer.asked
     result = {
         "hits": [
-            {"rank": rank, **asdict(hit)} for rank, hit in enumerate(answer.merged.hits, start=1)
+            {"rank": rank, **asdict(hit)}
+            for rank, hit in enumerate(resources.shards.hits(answer.merged), start=1)
         ],
         "report": _report(resources, work, answer, watch.timings_ms),
     }

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from store import (
+    Hit,
     Image,
     Inserted,
     NewImage,
@@ -123,6 +124,19 @@ class Shards:
         """Search one group of one shard's buckets, see :meth:`store.Shard.search`."""
         with _translated():
             return self[index].search(query, group=group, groups=groups)
+
+    def hits(self, answer: Partial) -> list[Hit]:
+        """Read the records of a merged answer; images that were deleted since are left out."""
+        numbers = [self._index_of(name) for name in answer.names()]
+        of_all: list[Hit] = []
+        for index in sorted(set(numbers)):
+            own = np.array([number == index for number in numbers])
+            part = Partial(
+                ids=answer.ids[own], distances=answer.distances[own], hamming=answer.hamming[own]
+            )
+            with _translated():
+                of_all += self[index].hits(part)
+        return sorted(of_all, key=lambda hit: (hit.distance, hit.id))
 
     def recent(self, limit: int, before: str | None = None) -> Recent:
         """Return a page of the latest images.

@@ -115,7 +115,8 @@ class Evaluation:
 
 
 def _as_int8(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return restore(*quantise(features))
+    values, scales, _ = quantise(features)
+    return restore(values, scales)
 
 
 def _as_float16(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -142,7 +142,7 @@ def _searches(
         begin = time.perf_counter()
         answer = shard.search(query)
         spent_ms = (time.perf_counter() - begin) * 1000
-        rows = np.array([int(hit.id, 16) for hit in answer.hits], np.int64)
+        rows = np.array([int(name, 16) for name in answer.names()], np.int64)
         yield _Found(rows, spent_ms, answer.reranked, answer.candidates, answer.buckets)
 
 

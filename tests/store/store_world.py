@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from store import Hit, NewImage, Query, StoreSpec, hamming, pack
+from store.values import query_values
 
 DIMS = 8
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def make_spec(bits=20, *, metric="cosine", centres=None, bundle_id="tiny@0123456789ab"):
@@ -27,7 +31,7 @@ def make_code(feature, bits):
     return pack(feature @ projection > 0)
 
 
-def make_image(number, bits=20, *, origin=None, source=None, feature=None):
+def make_image(number, bits=20, *, origin=None, source=None, feature=None, labels=()):
     """An image that is always the same for the same number, in one of a few clusters."""
     if feature is None:
         rng = np.random.default_rng(number)
@@ -44,39 +48,48 @@ def make_image(number, bits=20, *, origin=None, source=None, feature=None):
         height_px=480,
         format="JPEG",
         size_bytes=12_345,
+        labels=labels,
     )
 
 
-def make_query(image, *, k=10, candidates=None, code_weight=0.0):
-    return Query(
-        code=image.code,
-        feature=image.feature,
-        k=k,
-        candidates=candidates,
-        code_weight=code_weight,
-    )
+def make_query(image, *, k=10, candidates=None, **options):
+    return Query(code=image.code, feature=image.feature, k=k, candidates=candidates, **options)
+
+
+def find(shard, query):
+    """The hits of a search with their records."""
+    return shard.hits(shard.search(query))
 
 
 def brute_force(shard, images, query):
     """Search by definition: every stored vector, one by one, in double precision."""
     hits = []
+    asked = rounded(query.feature)
     for image in images:
         code, feature = shard.vectors(image.id)
         record = shard.get(image.id)
         bits = int(hamming(query.code, code[None])[0])
-        apart = distance(query.feature, feature, shard.spec.metric)
+        apart = distance(asked, feature, shard.spec.metric)
         hits.append(
             Hit(
                 id=image.id,
                 distance=apart + query.code_weight * bits / shard.spec.bits,
                 hamming=bits,
                 sources=record.sources,
+                labels=record.labels,
                 width_px=record.width_px,
                 height_px=record.height_px,
                 format=record.format,
+                added_at=record.added_at,
             )
         )
     return sorted(hits, key=lambda hit: (hit.distance, hit.id))
+
+
+def rounded(feature):
+    """A query's feature as searches see it, up to 1/64,516 of its largest value."""
+    seen = query_values(feature)
+    return (seen.coarse * seen.coarse_scale + seen.fine * seen.fine_scale)[0]
 
 
 def distance(one, other, metric):
@@ -91,7 +104,7 @@ def assert_same_hits(found, expected):
     distances = {hit.id: hit.distance for hit in expected}
     assert [plain(hit) for hit in by_id(found)] == [plain(hit) for hit in by_id(expected)]
     for hit in found:
-        assert abs(hit.distance - distances[hit.id]) < 1e-5
+        assert abs(hit.distance - distances[hit.id]) < 2e-6
     assert [(h.distance, h.id) for h in found] == sorted((h.distance, h.id) for h in found)
 
 
@@ -101,6 +114,12 @@ def by_id(hits):
 
 def plain(hit):
     return replace(hit, distance=0.0)
+
+
+def unpack_fixture(name, folder):
+    """Unpack a store that an earlier version wrote, see `fixtures/README.md`."""
+    with tarfile.open(FIXTURES / f"{name}.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
 
 
 def run_in_fork(work):

@@ -27,6 +27,8 @@ from store import (
     StoreVersionError,
 )
 from store.environment import translated
+from store.layout import HEAD
+from store.segments import SEGMENT_ROWS
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = 1 << 16
@@ -77,7 +79,7 @@ def test_threads_share_a_store_while_its_map_grows(tmp_path):
         searches = 0
         while not stop.is_set():
             answer = shard.search(make_query(make_image(3), k=5))
-            assert len(answer.hits) == min(5, answer.reranked)
+            assert len(answer) == min(5, answer.reranked)
             searches += 1
         return searches
 
@@ -150,7 +152,8 @@ FILL_UNTIL_FULL = """
 stored = 0
 try:
     for start in range(0, 5000, 100):
-        shard.insert([make_image(number) for number in range(start, start + 100)])
+        numbers = range(start, start + 100)
+        shard.insert([make_image(number, source=SOURCE % number) for number in numbers])
         stored += 100
 except StoreFull as error:
     print(error)
@@ -158,9 +161,20 @@ print(stored, shard.count(), shard.check().problems)
 """
 
 
-def test_a_full_disk_stores_nothing_and_says_so(tmp_path):
+EMPTY_SEGMENT_BYTES = SEGMENT_ROWS * HEAD.itemsize
+
+
+@pytest.mark.parametrize(
+    ("limit", "source"),
+    [
+        pytest.param(EMPTY_SEGMENT_BYTES + 10_000, "%d", id="in the features"),
+        pytest.param(EMPTY_SEGMENT_BYTES + 50_000, "%d" + "x" * 2000, id="in the tables"),
+    ],
+)
+def test_a_full_disk_stores_nothing_and_says_so(tmp_path, limit, source):
     # A limit on file size fails the same write that a full disk fails.
-    said = run_limited(("RLIMIT_FSIZE", 300_000), FILL_UNTIL_FULL, tmp_path).splitlines()
+    code = f"SOURCE = {source!r}\n{FILL_UNTIL_FULL}"
+    said = run_limited(("RLIMIT_FSIZE", limit), code, tmp_path).splitlines()
     assert "nothing of this change was stored: free some space and repeat it" in said[0]
     assert int(said[1].split(" ")[0]) > 0
     stored, count, problems = said[1].split(" ", 2)
@@ -326,18 +340,18 @@ def test_other_centres_are_another_bundle(tmp_path):
 
 def test_a_newer_format_is_refused(tmp_path):
     fill(tmp_path)
-    with lmdb.open(str(tmp_path), max_dbs=6, lib_version=0) as env:
+    with lmdb.open(str(tmp_path), max_dbs=8, lib_version=0) as env:
         meta = env.open_db(b"meta")
         with env.begin(write=True) as txn:
-            txn.put(b"format", b"2", db=meta)
+            txn.put(b"format", b"3", db=meta)
     for use in (lambda: Shard.open(tmp_path, make_spec()), lambda: Shard.open_existing(tmp_path)):
-        with pytest.raises(StoreVersionError, match=r"format 2.*up to 1.*upgrade"):
+        with pytest.raises(StoreVersionError, match=r"format 3.*up to 2.*upgrade"):
             use()
 
 
 BAD_SPECS = {
     "no bits": {"bits": 0},
-    "too many bits": {"bits": 4001},
+    "too many bits": {"bits": 3969},
     "metric": {"metric": "hamming"},
     "centres for short codes": {"bits": 20, "centres": np.zeros((2, 3), np.uint8)},
     "centres of another width": {"bits": 128, "centres": np.zeros((2, 3), np.uint8)},
@@ -354,10 +368,10 @@ def test_a_spec_that_contradicts_itself_is_refused(tmp_path, options):
 
 
 def test_the_longest_codes_fit(tmp_path):
-    with Shard.open(tmp_path, make_spec(4000)) as shard:
-        shard.insert([make_image(number, 4000) for number in range(10)])
-        (hit,) = shard.search(make_query(make_image(3, 4000), k=1)).hits
-        assert hit.id == make_id(3)
+    with Shard.open(tmp_path, make_spec(3968)) as shard:
+        shard.insert([make_image(number, 3968) for number in range(10)])
+        assert shard.search(make_query(make_image(3, 3968), k=1)).names() == [make_id(3)]
+        assert shard.check().problems == ()
 
 
 def test_a_store_may_be_copied_while_closed(tmp_path):

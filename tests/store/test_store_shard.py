@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store_world import make_id, make_image, make_query, make_spec
+from store_world import find, make_id, make_image, make_query, make_spec
 
 from store import Inserted, Shard, StoreClosed
 from store.writing import MOST_SOURCES
@@ -36,7 +36,7 @@ def test_every_stored_image_finds_itself_first(tmp_path, bits, metric):
             assert (code == image.code).all()
             assert feature == pytest.approx(image.feature, abs=0.02)
             stored = replace(image, feature=feature)
-            (hit,) = shard.search(make_query(stored, k=1)).hits
+            (hit,) = find(shard, make_query(stored, k=1))
             assert (hit.id, hit.hamming) == (image.id, 0)
             assert hit.distance == pytest.approx(0, abs=1e-6)
 
@@ -87,8 +87,8 @@ def test_a_deleted_image_is_not_found_again(shard):
     assert shard.count() == 10
     assert shard.get(gone[0]) is None
     assert shard.vectors(gone[0]) is None
-    found = shard.search(make_query(images[0], k=50)).hits
-    assert {hit.id for hit in found} == {image.id for image in images[10:]}
+    found = shard.search(make_query(images[0], k=50)).names()
+    assert set(found) == {image.id for image in images[10:]}
 
 
 def test_a_row_number_is_never_given_out_twice(shard):
@@ -117,7 +117,7 @@ def test_recent_images_come_newest_first_and_page_without_gaps(shard):
 
 def test_an_empty_store_answers_completely_with_nothing(shard):
     answer = shard.search(make_query(make_image(1), candidates=5))
-    assert (answer.hits, answer.complete, answer.radius) == ([], True, 20)
+    assert (shard.hits(answer), answer.complete, answer.radius) == ([], True, 20)
     assert shard.recent(5) == []
     assert shard.insert([]) == []
     assert shard.delete([]) == []
@@ -140,7 +140,8 @@ def test_stats_tell_what_is_stored(shard):
     shard.insert([make_image(number) for number in range(10)])
     shard.delete([make_id(3)])
     stats = shard.stats()
-    assert (stats.images, stats.rows_used, stats.format) == (9, 10, 1)
+    assert (stats.images, stats.rows_used, stats.format) == (9, 10, 2)
+    assert (stats.segments, stats.dead_slots, stats.generation) == (1, 1, 0)
     assert 1 <= stats.largest_bucket <= 9
     assert stats.buckets <= 9
     assert 0 < stats.used_bytes < stats.file_bytes < stats.map_bytes

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from store_world import rounded
 
-from store.values import cosine_distances, l2_distances, lengths, quantise, restore
+from store.values import cosine_distances, dots, l2_distances, quantise, query_values, restore
 
 floats = st.floats(-(2.0**40), 2.0**40, width=32)
 features = arrays(np.float32, (3, 7), elements=floats)
@@ -12,53 +13,101 @@ features = arrays(np.float32, (3, 7), elements=floats)
 
 @given(features)
 def test_rounding_is_at_most_half_a_step_of_the_largest_value(given_features):
-    values, scales = quantise(given_features)
+    values, scales, squares = quantise(given_features)
     error = np.abs(restore(values, scales).astype(np.float64) - given_features)
     # A denormal scale has few digits of its own.
     assert (error <= 0.5001 * scales[:, None] + 127 * 1.5e-45).all()
+    assert (squares == (values.astype(int) ** 2).sum(axis=1)).all()
+
+
+@given(arrays(np.float32, 7, elements=floats))
+def test_a_query_is_rounded_to_a_64516th_of_its_largest_value(feature):
+    wide = feature.astype(np.float64)
+    assert (np.abs(rounded(feature) - wide) <= np.abs(wide).max() / 64_516 * (1 + 1e-9)).all()
+    assert query_values(feature).square == pytest.approx(rounded(feature) @ rounded(feature))
 
 
 @given(features, arrays(np.float32, 7, elements=floats))
-def test_distances_are_in_range_and_never_nan(stored, query):
-    values, scales = quantise(stored)
-    cosine = cosine_distances(query, values, lengths(values))
+def test_distances_are_in_range_and_never_nan(stored, asked):
+    values, scales, squares = quantise(stored)
+    query = query_values(asked)
+    cosine = cosine_distances(query, values, squares)
     assert ((cosine >= 0) & (cosine <= 2)).all()
-    assert (l2_distances(query, values, scales) >= 0).all()
+    assert (l2_distances(query, values, squares, scales) >= 0).all()
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_distances_agree_with_their_definition(seed):
     rng = np.random.default_rng(seed)
-    stored, query = rng.normal(size=(20, 33)).astype(np.float32), rng.normal(size=33)
-    values, scales = quantise(stored)
-    exact = restore(values, scales).astype(np.float64)
-    l2 = np.linalg.norm(exact - query, axis=1)
-    cosine = 1 - exact @ query / np.linalg.norm(exact, axis=1) / np.linalg.norm(query)
-    query = query.astype(np.float32)
-    assert l2_distances(query, values, scales) == pytest.approx(l2, rel=1e-5)
-    assert cosine_distances(query, values, lengths(values)) == pytest.approx(cosine, abs=1e-6)
+    stored = rng.normal(size=(20, 33)).astype(np.float32)
+    asked = rng.normal(size=33).astype(np.float32)
+    values, scales, squares = quantise(stored)
+    exact = values * scales[:, None].astype(np.float64)
+    query = query_values(asked)
+    seen = rounded(asked)
+    l2 = l2_distances(query, values, squares, scales)
+    assert l2 == pytest.approx(np.linalg.norm(exact - seen, axis=1), rel=2e-7)
+    cosine = cosine_distances(query, values, squares)
+    assert cosine == pytest.approx(cosines(exact, seen), abs=2e-7)
+    # What the rounding of the query may add: as a length, and as an angle.
+    off = 33**0.5 * float(np.abs(asked).max()) / 64_516
+    angle = off / float(np.linalg.norm(asked))
+    assert l2 == pytest.approx(np.linalg.norm(exact - asked, axis=1), abs=off + 1e-6)
+    assert cosine == pytest.approx(cosines(exact, asked), abs=angle + 1e-6)
 
 
-def test_a_stored_feature_is_at_distance_zero_from_itself():
-    values, scales = quantise(np.random.default_rng(2).normal(size=(1, 1280)).astype(np.float32))
-    query = restore(values, scales)[0]
-    assert cosine_distances(query, values, lengths(values)) == pytest.approx(0, abs=1e-6)
-    assert l2_distances(query, values, scales) == pytest.approx(0, abs=1e-6)
+def cosines(rows, query):
+    return 1 - rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_products_of_bytes_are_exact(seed):
+    rng = np.random.default_rng(seed)
+    one, values = (rng.integers(-127, 128, (n, 1283), np.int8) for n in (1, 9))
+    assert dots(one, values).tolist() == (values.astype(int) @ one[0].astype(int)).tolist()
+
+
+def test_the_largest_product_is_exact_too():
+    largest = np.full((1, 1 << 17), 127, np.int8)
+    assert dots(largest, largest).tolist() == [127 * 127 << 17]
+    assert dots(-largest, largest).tolist() == [-127 * 127 << 17]
+    assert quantise(largest.astype(np.float32))[2].tolist() == [127 * 127 << 17]
+
+
+@pytest.mark.parametrize("size", [3, 1280])
+def test_a_stored_feature_is_at_distance_zero_from_itself(size):
+    rng = np.random.default_rng(2)
+    values, scales, squares = quantise(rng.normal(size=(20, size)).astype(np.float32))
+    for row, feature in enumerate(restore(values, scales)):
+        query = query_values(feature)
+        assert cosine_distances(query, values, squares)[row] == pytest.approx(0, abs=1e-12)
+        assert l2_distances(query, values, squares, scales)[row] <= 1e-7 * size**0.5
 
 
 def test_a_feature_of_zeros_has_no_direction():
-    values, _ = quantise(np.array([[0, 0], [1, 2]], np.float32))
-    norms = lengths(values)
-    assert cosine_distances(np.zeros(2, np.float32), values, norms).tolist() == [0, 1]
-    assert cosine_distances(np.ones(2, np.float32), values, norms)[0] == 1
+    values, _, squares = quantise(np.array([[0, 0], [1, 2]], np.float32))
+    nothing, something = (query_values(each(2, np.float32)) for each in (np.zeros, np.ones))
+    assert cosine_distances(nothing, values, squares).tolist() == [0, 1]
+    assert cosine_distances(something, values, squares)[0] == 1
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e14])
+def test_the_smallest_and_the_largest_floats_have_distances(scale):
+    feature = np.array([[1, -1, 0.5, 0]], np.float32) * np.float32(scale)
+    values, scales, squares = quantise(feature)
+    query = query_values(feature[0])
+    assert cosine_distances(query, values, squares)[0] < 1e-4
+    assert l2_distances(query, values, squares, scales)[0] <= 4 * scale
 
 
 def test_a_row_has_the_same_distance_alone_and_in_any_batch():
     rng = np.random.default_rng(3)
-    values, scales = quantise(rng.normal(size=(100, 1283)).astype(np.float32))
-    norms, query = lengths(values), rng.normal(size=1283).astype(np.float32)
-    cosine, l2 = cosine_distances(query, values, norms), l2_distances(query, values, scales)
+    values, scales, squares = quantise(rng.normal(size=(100, 1283)).astype(np.float32))
+    query = query_values(rng.normal(size=1283).astype(np.float32))
+    cosine = cosine_distances(query, values, squares)
+    l2 = l2_distances(query, values, squares, scales)
     for start in range(0, 100, 7):
         part = slice(start, start + 7)
-        assert (cosine_distances(query, values[part], norms[part]) == cosine[part]).all()
-        assert (l2_distances(query, values[part], scales[part]) == l2[part]).all()
+        assert (cosine_distances(query, values[part], squares[part]) == cosine[part]).all()
+        found = l2_distances(query, values[part], squares[part], scales[part])
+        assert (found == l2[part]).all()

@@ -1,0 +1,226 @@
+"""The first half of a search: which images are worth a comparison of features.
+
+Buckets are taken nearest first until they hold enough codes; of those the codes nearest to the
+query's stay. Whatever is left out is farther away than a bound that is known, so the answer can
+say up to which Hamming distance it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from store.codes import hamming, hamming_of_words, words
+from store.filters import Sieve
+from store.spec import Query, Stage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from store.buckets import Buckets
+    from store.snapshot import BucketCodes, Directory, Snapshot
+
+_WIDER = 4
+"""How many times as many codes are looked at when too few of them pass a filter."""
+
+Lap = Callable[[Stage], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several equal parts of the buckets: those whose key leaves `group`."""
+
+    group: int
+    groups: int
+
+    def of(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which buckets belong to the share, shape=(M,), dtype=bool."""
+        if self.groups == 1:
+            return np.ones(len(keys), np.bool_)
+        own: NDArray[np.bool_] = keys % self.groups == self.group
+        return own
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The buckets to look into.
+
+    Attributes:
+        keys: Bucket keys, shape=(P,), dtype=uint32.
+        bound: No code in the share's other buckets is nearer; None when there are none.
+        whole: No bucket of any share is left out.
+    """
+
+    keys: NDArray[Any]
+    bound: int | None
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Images to be compared by feature.
+
+    Attributes:
+        rows: shape=(N,), dtype=int64, ascending.
+        hamming: Distances of their codes, shape=(N,), dtype=uint16.
+        seen: Codes of the share that were looked at and pass the filter.
+        buckets: Buckets of the share that were looked into.
+        radius: All images of the share that pass and are so near are among them.
+    """
+
+    rows: NDArray[np.int64]
+    hamming: NDArray[np.uint16]
+    seen: int
+    buckets: int
+    radius: int
+
+
+def find_candidates(
+    store: Snapshot, buckets: Buckets, query: Query, share: Share, lap: Lap
+) -> Candidates:
+    """Find the images whose codes are nearest to the query's.
+
+    Of equally near codes the older images win, so that every share draws the same line.
+
+    Args:
+        store: What is searched.
+        buckets: How its codes are filed.
+        query: Validated.
+        share: The buckets to take into account.
+        lap: Told what has just been done.
+    """
+    wanted = None if query.candidates is None else max(query.candidates, query.k)
+    sieve = None if query.filter is None else Sieve.of(store, query.filter)
+    if sieve is not None and sieve.labelled is not None and _few(sieve.labelled, wanted):
+        return _of_rows(store, query.code, sieve, sieve.labelled, share)
+    directory = store.directory()
+    reach = None if wanted is None else wanted * buckets.codes_per_candidate
+    while True:
+        plan = make_plan(directory, buckets, query.code, share, wanted, reach)
+        lap("plan")
+        codes = store.bucket_codes(plan.keys)
+        passing = None if sieve is None else sieve.passing(codes.rows.astype(np.int64))
+        if reach is None or wanted is None or plan.whole or _enough(passing, wanted):
+            return _nearest_of(codes, passing, query.code, share, plan, wanted, store.spec.bits)
+        reach *= _WIDER
+
+
+def make_plan(
+    directory: Directory,
+    buckets: Buckets,
+    code: NDArray[np.uint8],
+    share: Share,
+    wanted: int | None,
+    reach: int | None,
+) -> Plan:
+    """Choose buckets, nearest first, until they hold enough codes.
+
+    The choice does not depend on the share, except that a share has no use for the buckets of
+    others when every image is wanted.
+
+    Args:
+        directory: Occupied buckets.
+        buckets: How codes are filed.
+        code: The query's, shape=(W,), dtype=uint8.
+        share: The buckets to take into account.
+        wanted: Images to compare by feature, or None for all.
+        reach: Codes to look at, or None for all.
+    """
+    total = int(directory.counts.sum())
+    if wanted is None or reach is None or total <= wanted:
+        return Plan(directory.keys[share.of(directory.keys)], None, whole=True)
+    if total <= reach:
+        return Plan(directory.keys, None, whole=True)
+    distances, bounds = buckets.reach(code, directory.keys, directory.radii)
+    chosen = _nearest_buckets(distances, directory.counts, reach)
+    left_out = bounds[~chosen & share.of(directory.keys)]
+    return Plan(directory.keys[chosen], int(left_out.min(initial=1 << 30)), whole=False)
+
+
+def _nearest_buckets(
+    distances: NDArray[np.uint16], counts: NDArray[np.int64], reach: int
+) -> NDArray[np.bool_]:
+    """Mark the nearest buckets that together hold at least `reach` images.
+
+    Ring by ring, since sorting a hundred thousand buckets takes longer than the search. The
+    first buckets of the last ring fill up what is missing.
+    """
+    filled = np.cumsum(np.bincount(distances, weights=counts))
+    ring = int(np.searchsorted(filled, reach))
+    chosen: NDArray[np.bool_] = distances < ring
+    on_ring = np.flatnonzero(distances == ring)
+    missing = reach - (filled[ring - 1] if ring else 0)
+    last = int(np.searchsorted(np.cumsum(counts[on_ring]), missing))
+    chosen[on_ring[: last + 1]] = True
+    return chosen
+
+
+def _nearest_of(
+    codes: BucketCodes,
+    passing: NDArray[np.bool_] | None,
+    code: NDArray[np.uint8],
+    share: Share,
+    plan: Plan,
+    wanted: int | None,
+    bits: int,
+) -> Candidates:
+    """Keep the share's part of the nearest codes that pass."""
+    if passing is not None:
+        codes = type(codes)(*(column[passing] for column in codes))
+    distances = hamming_of_words(words(code), codes.words)
+    kept = _nearest_codes(distances, codes.rows, wanted)
+    own = share.of(codes.keys)
+    dropped = distances[own & ~kept]
+    kept &= own
+    rows = codes.rows[kept].astype(np.int64)
+    by_row = np.argsort(rows)
+    nearest_missed = min(
+        bits + 1 if plan.bound is None else plan.bound, int(dropped.min(initial=bits + 1))
+    )
+    return Candidates(
+        rows=rows[by_row],
+        hamming=distances[kept][by_row],
+        seen=int(own.sum()),
+        buckets=int(share.of(plan.keys).sum()),
+        radius=min(nearest_missed - 1, bits),
+    )
+
+
+def _nearest_codes(
+    distances: NDArray[np.uint16], rows: NDArray[Any], wanted: int | None
+) -> NDArray[np.bool_]:
+    """Mark the `wanted` nearest codes, the older ones first where distances are equal."""
+    if wanted is None or len(distances) <= wanted:
+        return np.ones(len(distances), np.bool_)
+    line = np.partition(distances, wanted - 1)[wanted - 1]
+    kept: NDArray[np.bool_] = distances < line
+    on_line = np.flatnonzero(distances == line)
+    oldest = np.argsort(rows[on_line].astype(np.int64))[: wanted - int(kept.sum())]
+    kept[on_line[oldest]] = True
+    return kept
+
+
+def _few(rows: NDArray[np.int64], wanted: int | None) -> bool:
+    return wanted is None or len(rows) <= wanted
+
+
+def _enough(passing: NDArray[np.bool_] | None, wanted: int) -> bool:
+    return passing is None or int(passing.sum()) >= wanted
+
+
+def _of_rows(
+    store: Snapshot,
+    code: NDArray[np.uint8],
+    sieve: Sieve,
+    rows: NDArray[np.int64],
+    share: Share,
+) -> Candidates:
+    """Take all of a few known images, bucket or no bucket."""
+    rows = rows[share.of(rows)]
+    rows = rows[sieve.passing(rows)]
+    stored = b"".join(store.record(row).code for row in rows.tolist())
+    codes = np.frombuffer(stored, np.uint8).reshape(len(rows), len(code))
+    return Candidates(rows, hamming(code, codes), len(rows), 0, store.spec.bits)
