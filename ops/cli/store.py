@@ -1,23 +1,24 @@
-"""``lookalike store``: figures and checks of the shards on disk, without the network."""
+"""``lookalike store``: figures, checks and upkeep of the shards on disk, without the network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import click
 
-from ops.cli.collection import no_collection
 from ops.cli.console import Console, leave, plain
 from ops.cli.exits import Exit
 from ops.cli.options import Group, settings_options
+from ops.cli.shards import shard_folders
+from ops.cli.store_migrate import migrate
 from store import Shard, ShardStats
 from workers.settings import Settings
 
 
 @click.group(cls=Group)
 def store() -> None:
-    """Figures and checks of the store on disk."""
+    """Figures and checks of the store on disk, and its upkeep."""
+
+
+store.add_command(migrate)
 
 
 @store.command("stats")
@@ -25,7 +26,7 @@ def store() -> None:
 @click.pass_obj
 def stats(console: Console, settings: Settings) -> None:
     """Print figures about each shard: images, buckets, bytes."""
-    for path in _shards(settings):
+    for path in shard_folders(settings.data_dir):
         with Shard.open_existing(path) as shard:
             figures = shard.stats()
         console.result(figures, _told(figures))
@@ -40,7 +41,7 @@ def check(console: Console, settings: Settings) -> None:
     Writers wait while a shard is checked.
     """
     whole = True
-    for path in _shards(settings):
+    for path in shard_folders(settings.data_dir):
         with Shard.open_existing(path) as shard:
             report = shard.check()
         whole = whole and report.ok
@@ -49,18 +50,6 @@ def check(console: Console, settings: Settings) -> None:
         lines = [f"{path}: {report.images:,} images, {verdict}."]
         console.result(record, "\n".join([*lines, *(f"  {each}" for each in report.problems)]))
     leave(Exit.DONE if whole else Exit.FAILED)
-
-
-def shard_paths(data_dir: Path) -> list[Path]:
-    """Return the folders of a collection's shards, in order."""
-    return sorted((data_dir / "shards").glob("*-of-*"))
-
-
-def _shards(settings: Settings) -> Iterator[Path]:
-    paths = shard_paths(settings.data_dir)
-    if not paths:
-        raise no_collection(settings.data_dir)
-    yield from paths
 
 
 def _told(figures: ShardStats) -> str:
