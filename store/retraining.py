@@ -26,7 +26,7 @@ import numpy as np
 from store.buckets import LONGEST_KEY_BITS
 from store.errors import NothingToRetrain, StoreDamaged
 from store.filing import Filing, add_to_buckets, generations
-from store.layout import centres_key, number_key, write_number
+from store.layout import WORD_BYTES, centres_key, number_key, write_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -265,7 +265,8 @@ def _cuts(ends: NDArray[np.int64]) -> NDArray[np.intp]:
 
 
 def _bytes(words: NDArray[np.uint64], width: int) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(words).view(np.uint8).reshape(len(words), -1)[:, :width]
+    every = np.ascontiguousarray(words).view(np.uint8)
+    return every.reshape(len(words), words.shape[1] * WORD_BYTES)[:, :width]
 
 
 def _to_other_generation(cursor: Any, kept: set[int]) -> bool:
