@@ -59,6 +59,8 @@ def dots(one: NDArray[np.int8], values: NDArray[np.int8]) -> NDArray[np.float64]
     Returns:
         shape=(N,), dtype=float64, whole numbers.
     """
+    if not len(values):  # which the library refuses
+        return np.empty(0)
     return np.asarray(numkong.cdist(one, values, "dot")).reshape(-1)
 
 
