@@ -82,6 +82,7 @@ class Segments:
         self.folder = folder
         self._dims = dims
         self._views: dict[tuple[int, int], SegmentView] = {}
+        self._keeping = 0
         self._lock = threading.Lock()
 
     def path(self, segment: int, version: int) -> Path:
@@ -102,6 +103,18 @@ class Segments:
                 self._forget_removed()
                 self._views[segment, version] = view
         return view
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what is mapped inside, even if it is compacted meanwhile."""
+        with self._lock:
+            self._keeping += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keeping -= 1
+                self._forget_removed()
 
     def write(
         self, segment: int, version: int, slot: int, heads: NDArray[Any], values: NDArray[np.int8]
@@ -134,6 +147,10 @@ class Segments:
         """Have the disk keep the names of new files."""
         with _opened(self.folder, os.O_RDONLY) as descriptor:
             os.fsync(descriptor)
+
+    def parts(self, slots: int) -> list[tuple[int, int]]:
+        """Return where the heads and the values of slots are in a file: offset and bytes."""
+        return [(0, slots * HEAD.itemsize), (_VALUES_AT, slots * self._dims)]
 
     def insist_on(self, segment: int, version: int, slots: int) -> None:
         """Compare the length of a file with what it has to hold.
@@ -193,6 +210,8 @@ class Segments:
 
     def _forget_removed(self) -> None:
         """Let go of files that some process removed: the disk has them while they are mapped."""
+        if self._keeping:
+            return
         self._views = {name: v for name, v in self._views.items() if self.path(*name).exists()}
 
     def _numbers(self) -> set[tuple[int, int]]:

@@ -292,7 +292,7 @@ class Shard(Upkeep):
         if problems:
             return CheckReport(images=self.count(), problems=tuple(problems))
         try:
-            return self._read(lambda store: check_records(store, self._keys))
+            return self._read(self._checked)
         except StoreDamaged as error:
             return CheckReport(images=self.count(), problems=(str(error),))
 
@@ -322,6 +322,13 @@ class Shard(Upkeep):
         if not 0 <= group < groups:
             raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")
         return Share(group, groups)
+
+    def _checked(self, store: Snapshot) -> CheckReport:
+        """Check a snapshot; it takes long, so files that are compacted meanwhile are kept."""
+        with self._files.kept():
+            for segment in store.segments():
+                store.mapped(segment)
+            return check_records(store, self._keys)
 
     def _figures(self, store: Snapshot) -> dict[str, Any]:
         directory = store.directory()

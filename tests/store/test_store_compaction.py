@@ -12,6 +12,7 @@ from store_world import find, make_id, make_image, make_query, make_spec
 from upkeep_drill import keeper, kill_again_and_again
 
 from store import Shard, StoreFull, compaction
+from store import shard as shard_module
 
 ROWS = 16
 QUERY = make_query(make_image(3), k=1000)
@@ -228,6 +229,22 @@ def test_searches_and_writes_of_other_threads_go_on(shard):
         thread.join()
     assert wrong == []
     assert shard.check().problems == ()
+
+
+def test_a_check_goes_on_with_what_it_began_with_when_segments_are_compacted(shard, monkeypatch):
+    remove(shard, range(0, 2 * ROWS, 2))
+    check = shard_module.check_records
+
+    def compact_first(store, keys):
+        compacting = threading.Thread(target=shard.compact)
+        compacting.start()
+        compacting.join()
+        return check(store, keys)
+
+    monkeypatch.setattr(shard_module, "check_records", compact_first)
+    assert shard.check().problems == ()
+    assert shard.stats().dead_slots == 0
+    assert not deleted_maps()
 
 
 def test_another_process_that_only_reads_lets_go_of_the_old_files(tmp_path):
