@@ -13,8 +13,9 @@ from pathlib import Path
 SETTLE_S = 5.0
 # The ledger's pool belongs to a client, which may outlive the test; its threads may not.
 KEPT_FILES = ("ledger.sqlite",)
-# matplotlib reads the letters of its next figure from the fonts that it has open.
-KEPT_KINDS = (".ttf",)
+# matplotlib reads the letters of its next figure from the fonts that it has open, and a shard maps
+# a segment when a search first needs it, for as long as the shard is open.
+KEPT_KINDS = (".ttf", ".segment")
 # Started once by the standard library and kept until the process ends.
 KEPT_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 

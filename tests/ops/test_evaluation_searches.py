@@ -41,7 +41,8 @@ def test_a_search_of_the_store_ranks_as_the_arrays_do(tmp_path: Path, code_weigh
     assert found[0].candidates == candidates_for(1, 100) == 500
     assert found[-1].recall == {1: 1.0, 10: 1.0, 100: 1.0}
     # With features as the store has them, both find the same images, so the classes agree.
-    stored = Embedded(restore(*quantise(database.features)), database.codes, database.labels)
+    values, scales, _ = quantise(database.features)
+    stored = Embedded(restore(values, scales), database.codes, database.labels)
     rules = Rules(k=100, candidates=500, bits=12, metric="cosine", code_weight=code_weight)
     _, reranked = rank_by_feature(queries, stored, rules)
     for depth in (1, 10, 100):

@@ -6,10 +6,11 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.catalogue import ensure_bundle
-from store import Hit, Partial
+from store import Partial
 from tests.workers.conftest import PATIENCE_S
 from tests.workers.pictures import folder_of, jpeg
 from workers.client import Client
@@ -22,19 +23,17 @@ PROBLEM = Problem("store", "The shard is damaged.", "Restore it.")
 
 
 def partial(*distances: float) -> Partial:
-    hits = [
-        Hit(
-            id=f"{distance:.3f}".rjust(32, "0"),
-            distance=distance,
-            hamming=0,
-            sources=(),
-            width_px=1,
-            height_px=1,
-            format="JPEG",
-        )
-        for distance in distances
-    ]
-    return Partial(hits=hits, radius=3, candidates=len(hits), reranked=len(hits))
+    names = b"".join(
+        bytes.fromhex(f"{distance:.3f}".replace(".", "").rjust(32, "0")) for distance in distances
+    )
+    return Partial(
+        ids=np.frombuffer(names, np.uint8).reshape(-1, 16),
+        distances=np.array(distances, np.float32),
+        hamming=np.zeros(len(distances), np.uint16),
+        radius=3,
+        candidates=len(distances),
+        reranked=len(distances),
+    )
 
 
 def test_more_effort_never_compares_fewer_images() -> None:
@@ -52,14 +51,14 @@ def test_a_group_that_fails_is_counted_and_named() -> None:
     answer = merged_answer(replies, k=10, groups=2)
     assert (answer.asked, answer.answered, answer.shards_answered) == (4, 3, 1)
     assert answer.problem == PROBLEM
-    assert [hit.distance for hit in answer.merged.hits] == [0.1, 0.2, 0.3]
+    assert answer.merged.distances.tolist() == pytest.approx([0.1, 0.2, 0.3])
 
 
 def test_an_answer_of_all_groups_has_no_problem() -> None:
     answer = merged_answer([partial(0.2), partial(0.1)], k=1, groups=1)
     assert answer.problem is None
     assert answer.shards_answered == 2
-    assert [hit.distance for hit in answer.merged.hits] == [0.1]
+    assert answer.merged.distances.tolist() == pytest.approx([0.1])
 
 
 def test_without_any_answer_the_search_fails_with_the_first_problem() -> None:

@@ -79,7 +79,7 @@ def test_an_image_is_found_in_the_shard_it_belongs_to(tmp_path: Path, count: int
         nearest = [
             hit.id
             for index in range(count)
-            for hit in opened.search(index, query, group=0, groups=1).hits
+            for hit in opened.hits(opened.search(index, query, group=0, groups=1))
             if hit.distance < 1e-3
         ]
         assert nearest == [wanted.id]
