@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from store.layout import seconds
+from store.spec import check_label
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +33,12 @@ class Sieve:
 
     @classmethod
     def of(cls, store: Snapshot, wanted: Filter) -> Sieve:
-        """Prepare a filter."""
+        """Prepare a filter.
+
+        Raises:
+            ValueError: It asks for a label that no image can have, or a time that is no number.
+        """
+        _check(wanted)
         labelled = store.labelled(wanted.labels) if wanted.labels else None
         return cls(store, wanted, labelled, wanted.source.encode(errors="surrogateescape"))
 
@@ -69,3 +76,11 @@ class Sieve:
             return False
         sources = self.store.record(row).image.sources
         return any(source.startswith(self.filter.source) for source in sources)
+
+
+def _check(wanted: Filter) -> None:
+    for label in wanted.labels:
+        check_label(label)
+    for moment in (wanted.since, wanted.until):
+        if moment is not None and math.isnan(moment):
+            raise ValueError(f"expected a time in seconds, got {moment}")

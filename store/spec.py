@@ -25,6 +25,18 @@ MAX_LABEL_BYTES = 500
 METRICS = ("cosine", "l2")
 
 
+def check_label(label: str) -> None:
+    """Raise a ValueError unless an image can have this label."""
+    try:
+        size = len(label.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= MAX_LABEL_BYTES:
+        raise ValueError(
+            f"expected labels of 1 to {MAX_LABEL_BYTES} bytes in UTF-8, got {label[:40]!r}"
+        )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StoreSpec:
     """The model bundle that a store belongs to.

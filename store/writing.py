@@ -23,7 +23,7 @@ from store.layout import (
 )
 from store.segments import SEGMENT_ROWS
 from store.snapshot import Segment
-from store.spec import MAX_LABEL_BYTES, Inserted, NewImage, StoreSpec
+from store.spec import Inserted, NewImage, StoreSpec, check_label
 from store.values import LARGEST, quantise
 
 if TYPE_CHECKING:
@@ -166,10 +166,7 @@ def _check_padding(codes: NDArray[np.uint8], spec: StoreSpec) -> None:
 def _name(new: NewImage) -> bytes:
     """Return an image's id as bytes, and look at its labels."""
     for label in new.labels:
-        if not 0 < len(label.encode()) <= MAX_LABEL_BYTES:
-            raise ValueError(
-                f"expected labels of 1 to {MAX_LABEL_BYTES} bytes in UTF-8, got {label[:40]!r}"
-            )
+        check_label(label)
     try:
         name = bytes.fromhex(new.id)
     except ValueError:
