@@ -57,6 +57,24 @@ def test_a_reader_sees_a_commit_of_another_process_in_its_next_search(tmp_path):
         assert shard.check().problems == ()
 
 
+def test_the_directory_is_kept_until_some_process_commits(tmp_path):
+    def directory(shard):
+        return shard._read(lambda store: store.directory())
+
+    with (
+        Shard.open(tmp_path, make_spec()) as shard,
+        writer(tmp_path, batches=20) as process,
+    ):
+        for line in process.stdout:
+            assert directory(shard).counts.sum() >= (int(line) + 1) * 5
+        assert process.wait() == 0
+        last = directory(shard)
+        assert last.counts.sum() == 100
+        assert directory(shard) is last
+        shard.delete([make_id(1)])
+        assert directory(shard).counts.sum() == 99
+
+
 def test_two_processes_grow_the_map_under_each_other(tmp_path):
     tiny = 1 << 17
     with (

@@ -18,6 +18,7 @@ from store_world import (
 from store import Partial, Shard, hamming, merge
 from store.candidates import _nearest_codes
 from store.search import CHUNK_ROWS
+from store.snapshot import Snapshot
 
 BITS = [12, 20, 128]
 COUNT = 300
@@ -177,11 +178,75 @@ def test_learned_centres_change_no_exhaustive_answer(seed, count):
             assert find(shard, query) == found
 
 
+@given(chosen=st.lists(st.tuples(queries, st.integers(1, 40), candidates, weights), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_queries_at_once_have_the_answers_of_one_by_one(world, chosen):
+    shard, _ = world
+    asked = [
+        make_query(make_image(number, shard.spec.bits), k=k, candidates=wanted, code_weight=weight)
+        for number, k, wanted, weight in chosen
+    ]
+    assert shard.search_many(asked) == [shard.search(query) for query in asked]
+
+
+def test_features_that_several_queries_compare_are_read_once(world, monkeypatch):
+    shard, images = world
+    read, features = [], Snapshot.features
+
+    def remember(store, rows, *into):
+        read.extend(rows.tolist())
+        features(store, rows, *into)
+
+    monkeypatch.setattr(Snapshot, "features", remember)
+    asked = [make_query(image, k=5, candidates=50) for image in images[:10]]
+    needed = {row for query in asked for row in shard.candidates(query).rows.tolist()}
+    shard.search_many(asked)
+    assert read == sorted(needed)
+    assert len(read) < 10 * 50
+
+
+@given(
+    number=queries,
+    wanted=candidates,
+    weight=weights,
+    limit=st.floats(0, 2),
+    groups=st.integers(1, 3),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_limit_on_the_distance_cuts_the_hits_off_and_changes_nothing_else(
+    world, number, wanted, weight, limit, groups
+):
+    shard, _ = world
+    options = {"k": 30, "candidates": wanted, "code_weight": weight}
+    image = make_image(number, shard.spec.bits)
+    free = shard.search(make_query(image, **options))
+    query = make_query(image, **options, max_distance=limit)
+    limited = shard.search(query)
+    assert limited.names() == free.names()[: len(limited)]
+    assert (limited.distances <= limit).all()
+    assert (free.distances[len(limited) :] > limit).all()
+    assert (limited.radius, limited.complete) == (free.radius, free.complete)
+    parts = [shard.search(query, group=group, groups=groups) for group in range(groups)]
+    assert merge(parts, 30) == limited
+
+
 def test_a_partial_survives_a_trip_as_msgpack(world):
     shard, images = world
     answer = shard.search(make_query(images[3], k=3, candidates=20))
     assert Partial.from_dict(msgpack.unpackb(msgpack.packb(answer.to_dict()))) == answer
     assert set(answer.timings_ms) == {"plan", "gather", "rerank"}
+    nothing = shard.search(make_query(images[3], max_distance=-1.0))
+    assert Partial.from_dict(msgpack.unpackb(msgpack.packb(nothing.to_dict()))) == nothing
+    assert (len(nothing), nothing.names(), shard.hits(nothing)) == (0, [], [])
+
+
+def test_partials_are_equal_when_all_but_their_timings_is(world):
+    shard, images = world
+    query = make_query(images[3], k=3, candidates=20)
+    assert shard.search(query) == shard.search(query)
+    assert shard.search(query) != shard.search(make_query(images[3], k=2, candidates=20))
+    assert shard.search(query) != shard.search(make_query(images[4], k=3, candidates=20))
+    assert shard.search(query) != "an answer"
 
 
 def test_merging_drops_repeated_ids_and_keeps_the_smallest_radius(world):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from store_world import find, make_id, make_image, make_query, make_spec
 
-from store import Inserted, Shard, StoreClosed
+from store import Inserted, Partial, Shard, StoreClosed
 from store.writing import MOST_SOURCES
 
 
@@ -89,6 +89,26 @@ def test_a_deleted_image_is_not_found_again(shard):
     assert shard.vectors(gone[0]) is None
     found = shard.search(make_query(images[0], k=50)).names()
     assert set(found) == {image.id for image in images[10:]}
+
+
+def test_an_image_deleted_since_the_search_is_left_out_of_its_hits(shard):
+    shard.insert([make_image(number) for number in range(10)])
+    answer = shard.search(make_query(make_image(3), k=10))
+    whole = shard.hits(answer)
+    shard.delete([whole[0].id, whole[4].id])
+    assert shard.hits(answer) == whole[1:4] + whole[5:]
+    shard.insert([make_image(3, source="again")])
+    assert shard.hits(answer)[0].sources == ("again",)
+    assert len(shard.hits(answer)) == 9
+
+
+def test_hits_show_what_is_known_of_an_image_by_now(shard):
+    shard.insert([make_image(1)])
+    answer = shard.search(make_query(make_image(1)))
+    shard.insert([make_image(1, origin="other", source="b.jpg", labels=("new",))])
+    (hit,) = shard.hits(answer)
+    assert (hit.sources, hit.labels) == (("/photos/1.jpg", "b.jpg"), ("new",))
+    assert (hit.added_at, hit.width_px, hit.format) == (1_700_000_001.0, 640, "JPEG")
 
 
 def test_a_row_number_is_never_given_out_twice(shard):
@@ -210,6 +230,10 @@ def test_closing_twice_is_fine_and_use_after_it_is_not(tmp_path):
         lambda: shard.insert([make_image(1)]),
         lambda: shard.delete([make_id(1)]),
         lambda: shard.search(make_query(make_image(1))),
+        lambda: shard.search_many([make_query(make_image(1))]),
+        lambda: shard.hits(Partial()),
+        shard.labels,
+        shard.compact,
     ):
         with pytest.raises(StoreClosed, match="open it again"):
             use()
