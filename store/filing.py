@@ -7,7 +7,7 @@ the current one is searched, and then makes it the current one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,17 @@ class Filing:
     def of(self, places: NDArray[np.int64]) -> Filing:
         """Return the part of some of the codes."""
         return Filing(self.generation, self.keys[places], self.radii[places])
+
+
+def join_filings(parts: Sequence[Filing]) -> Filing | None:
+    """Join the parts of a batch; None where they are of different generations."""
+    if len({part.generation for part in parts}) != 1:
+        return None
+    return Filing(
+        parts[0].generation,
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate([part.radii for part in parts]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

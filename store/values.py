@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 LARGEST = 1e15
 """Values beyond it could overflow a float32 when squared and summed."""
 
-_CHUNK_ROWS = 64
-"""Features rounded at a time, so that what is in between stays in the processor's cache."""
-
 
 class QueryValues(NamedTuple):
     """A query as bytes: about `coarse_scale * coarse + fine_scale * fine`.
@@ -79,25 +76,13 @@ def quantise(
     Raises:
         ValueError: A value is beyond `LARGEST`, or no number.
     """
-    values = np.empty(features.shape, np.int8)
-    scales = np.empty(len(features), np.float32)
-    squares = np.empty(len(features), np.uint32)
-    buffer = np.empty((min(_CHUNK_ROWS, len(features)), features.shape[1]), np.float32)
-    for start in range(0, len(features), _CHUNK_ROWS):
-        chunk = slice(start, start + _CHUNK_ROWS)
-        some = features[chunk]
-        rounded = buffer[: len(some)]
-        scales[chunk] = np.maximum(some.max(axis=1), -some.min(axis=1)) / np.float32(127)
-        # Not a number compares as false, and so fails here too.
-        if not (scales[chunk] < LARGEST / 127).all():
-            raise ValueError(f"expected features of finite values below {LARGEST:g}")
-        # Divided, not multiplied by the reciprocal, which overflows for the smallest floats.
-        np.divide(some, np.where(scales[chunk] > 0, scales[chunk], 1)[:, None], out=rounded)
-        np.rint(rounded, out=rounded)
-        # A scale among the smallest floats is itself rounded, and 127 steps of it fall short.
-        np.clip(rounded, -127, 127, out=rounded)
-        values[chunk] = rounded
-        squares[chunk] = np.asarray(numkong.dot(values[chunk], values[chunk]))
+    scales = np.maximum(features.max(axis=1), -features.min(axis=1)) / np.float32(127)
+    # Divided, not multiplied by the reciprocal, which overflows for the smallest floats.
+    rounded = features / np.where(scales > 0, scales, np.float32(1))[:, None]
+    np.rint(rounded, out=rounded)
+    # A scale among the smallest floats is itself rounded, and 127 steps of it fall short.
+    values = np.clip(rounded, -127, 127, out=rounded).astype(np.int8)
+    squares = np.asarray(numkong.dot(values, values)).astype(np.uint32)
     return values, scales, squares
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from store.filing import Filing, add_to_buckets, generations, remove_from_bucket
+from store.filing import (
+    Filing,
+    add_to_buckets,
+    generations,
+    join_filings,
+    remove_from_bucket,
+)
 from store.layout import (
     HEAD,
     Record,
@@ -37,6 +46,12 @@ MOST_SOURCES = 32
 
 MOST_LABELS = 32
 """And so are its first labels."""
+
+_CHUNK = 64
+"""Features rounded at a time, so that what is in between stays in the processor's cache."""
+
+_PART = 512
+"""Images that a thread prepares at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +83,44 @@ class _Fresh(NamedTuple):
 
 
 def prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
-    """Validate a batch, file its codes and quantise its features.
+    """Validate a batch, file its codes and quantise its features; a large one on all cores.
 
     Raises:
         ValueError: An id, a code, a feature or a label has the wrong form.
     """
+    parts = [batch[start : start + _PART] for start in range(0, len(batch), _PART)]
+    if len(parts) == 1:
+        return _prepare(batch, spec, keys)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = list(pool.map(partial(_prepare, spec=spec, keys=keys), parts))
+    # A retraining may have ended between two parts; filing is cheap to repeat.
+    codes = np.concatenate([part.codes for part in done])
+    filing = join_filings([part.filing for part in done]) or keys.latest.file(codes)
+    return Prepared(
+        batch,
+        [name for part in done for name in part.names],
+        codes,
+        np.concatenate([part.heads for part in done]),
+        np.concatenate([part.values for part in done]),
+        filing,
+    )
+
+
+def _prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
     names = [_name(new) for new in batch]
     codes = _stacked([new.code for new in batch], spec.code_bytes, np.uint8, "code")
-    floats = _stacked([new.feature for new in batch], spec.dims, np.float32, "feature")
     _check_padding(codes, spec)
     heads = np.zeros(len(batch), HEAD)
-    values, heads["scale"], heads["square"] = quantise(floats)
+    values = np.empty((len(batch), spec.dims), np.int8)
+    for start in range(0, len(batch), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        features = [new.feature for new in batch[chunk]]
+        floats = _stacked(features, spec.dims, np.float32, "feature")
+        with np.errstate(invalid="ignore"):
+            values[chunk], heads["scale"][chunk], heads["square"][chunk] = quantise(floats)
+    # The scale tells of values that are infinite or no numbers, which spares a look at each.
+    if not (heads["scale"] < LARGEST / 127).all():
+        raise ValueError(f"expected features of finite values below {LARGEST:g}")
     heads["id"] = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
     heads["added"] = seconds([new.added_at for new in batch])
     seal_features(heads, values)
