@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -29,7 +29,8 @@ MOST_FLOAT_BYTES = 4 << 30
 """Features that are held as floats, and copied by each index that keeps them so."""
 
 _MEMORY = "the index, all of it private"
-_PROBES = (1, 2, 4, 8, 16, 32, 64)
+_CODE_PROBES = (4, 8, 16, 32, 64, 128, 256)
+_FEATURE_PROBES = (4, 16, 64, 256)
 _FLIPS = (0, 1, 2)
 _NEIGHBOURS, _BUILD_DEPTH = 32, 80
 _LISTS_PER_ROOT = 4
@@ -62,10 +63,8 @@ def code_ways(collection: Collection, candidates: int) -> Iterator[Way]:
     # The scanner that counts is several times as fast as the heap. It takes the default of
     # max_codes, 0 for all, as none, and finds nothing: faiss issue 5555.
     lists.value.use_heap, lists.value.max_codes = False, collection.source.n
-    for probes in _PROBES:
-        if probes <= len(collection.centres):
-            parameters = {"lists": len(collection.centres), "nprobe": probes}
-            yield _code_way(collection, "faiss IndexBinaryIVF", lists, wanted, parameters)
+    for parameters in _probed(len(collection.centres), _CODE_PROBES):
+        yield _code_way(collection, "faiss IndexBinaryIVF", lists, wanted, parameters)
     for hashes, width in ((6, 21), (10, 12)) if bits >= 126 else ((2, bits // 2),):
         name = f"codes-multihash-{hashes}x{width}"
         index = kept.index(name, partial(_hashed_codes, faiss, collection, hashes, width))
@@ -84,10 +83,8 @@ def feature_ways(collection: Collection, k: int) -> Iterator[Way]:
     for name, rounded_ in (("faiss IndexIVFFlat", False), ("faiss IndexIVFScalarQuantizer", True)):
         file = f"floats-ivf-{lists}{'-int8' if rounded_ else ''}"
         index = kept.index(file, partial(_listed_floats, faiss, features, lists, rounded_))
-        for probes in _PROBES:
-            if probes <= lists:
-                parameters = {"lists": lists, "nprobe": probes}
-                yield _feature_way(collection, name, index, k, parameters)
+        for parameters in _probed(lists, _FEATURE_PROBES):
+            yield _feature_way(collection, name, index, k, parameters)
     graph = kept.index("floats-hnsw", lambda: _graph(faiss, features))
     for times in _HNSW_DEPTHS:
         parameters = {"M": _NEIGHBOURS, "efConstruction": _BUILD_DEPTH, "efSearch": times * k}
@@ -139,6 +136,11 @@ def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-30))
     unit: NDArray[np.float32] = features / lengths
     return unit
+
+
+def _probed(lists: int, probes: Sequence[int]) -> list[dict[str, Any]]:
+    wanted = sorted({min(count, lists) for count in probes})
+    return [{"lists": lists, "nprobe": count} for count in wanted]
 
 
 def _lists(n: int) -> int:

@@ -196,12 +196,9 @@ def _take_turns(
     plan: Plan, collection: Collection, console: Console, stages: Sequence[str], *, floats: bool
 ) -> Iterator[Figures]:
     queries = _queries(plan, collection)
-    truth = Truth(collection, queries)
     with console.step(f"finding out what is to be found in {collection.source.n:,}"):
-        for effort in plan.efforts:
-            wanted = candidates_for(effort, plan.k)
-            if wanted is not None and WHOLE in stages:
-                truth.prepare(wanted)
+        wanted = [candidates_for(effort, plan.k) or plan.k for effort in plan.efforts]
+        truth = Truth(collection, queries, max(wanted))
     memory = _searched(plan, collection)["searched_mb"]
     with Shard.open_existing(collection.shard) as shard:
         ways = list(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +46,6 @@ class Asked:
     k: int
     wanted: int | None
 
-    @property
-    def can_stop(self) -> bool:
-        """Whether the store can stop after choosing the candidates."""
-        return hasattr(self.shard, "candidates")
-
     def query(self, i: int) -> Query:
         """Return the query of a number."""
         code, feature = self.queries.codes[i], self.queries.features[i]
@@ -59,31 +53,21 @@ class Asked:
 
     def candidates(self, i: int) -> Found:
         """Choose the candidates; no feature is read."""
-        stop: Callable[[Query], Any] = getattr(self.shard, "candidates")  # noqa: B009
-        return Found(hamming=stop(self.query(i)).hamming)
+        return Found(hamming=self.shard.candidates(self.query(i)).hamming)
 
     def whole(self, i: int) -> Found:
         """Search up to the ids and distances of the hits."""
         partial = self.shard.search(self.query(i))
-        return Found(rows=rows_found(partial), stages_ms=partial.timings_ms)
+        return Found(rows=rows_of(partial.ids), stages_ms=partial.timings_ms)
 
     def with_records(self, i: int) -> Found:
         """Search and read the records of the hits."""
         partial = self.shard.search(self.query(i))
-        read: Callable[[Any], Any] = getattr(self.shard, "hits", lambda found: found.hits)
-        read(partial)
-        return Found(rows=rows_found(partial), stages_ms=partial.timings_ms)
+        self.shard.hits(partial)
+        return Found(rows=rows_of(partial.ids), stages_ms=partial.timings_ms)
 
     def timed(self, i: int) -> float:
         """Return how many milliseconds a search takes."""
         begin = time.perf_counter()
         self.whole(i)
         return (time.perf_counter() - begin) * 1000
-
-
-def rows_found(partial: Any) -> NDArray[np.int64]:
-    """Return the rows of the hits, shape=(K,), dtype=int64."""
-    if hasattr(partial, "ids"):
-        return rows_of(partial.ids)
-    ids = b"".join(bytes.fromhex(hit.id) for hit in partial.hits)
-    return rows_of(np.frombuffer(ids, np.uint8).reshape(-1, 16))

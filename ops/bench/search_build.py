@@ -15,11 +15,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from models.training.centres import learn_centres
+from models.centres import learn_centres
 from ops.bench.figures import rounded
 from ops.bench.search_ask import Vectors, read_queries
 from ops.bench.search_data import BLOCK, Codes, Source
-from ops.bench.search_truth import Nearest
+from ops.bench.search_truth import FeatureTruth
 from ops.bench.synthetic import images_of
 from ops.cli.console import Console
 from store import Shard, StoreSpec
@@ -69,12 +69,6 @@ class Collection:
     def queries(self) -> Vectors:
         """What is searched with."""
         return read_queries(self.folder)
-
-    @cached_property
-    def nearest(self) -> NDArray[np.int64]:
-        """Rows of the nearest features of the first queries, nearest first, shape=(Q, 100)."""
-        nearest: NDArray[np.int64] = np.load(self.folder / "nearest.npy")
-        return nearest
 
     def at(self, rows: NDArray[Any]) -> Vectors:
         """Return some of what is stored."""
@@ -126,7 +120,7 @@ def _fill(source: Source, folder: Path) -> dict[str, Any]:
     np.savez(folder / "queries.npz", features=queries.features, codes=queries.codes)
     centres = _centres(source, folder)
     np.save(folder / "centres.npy", centres)
-    nearest = Nearest(queries.features)
+    truth = FeatureTruth(folder, queries.features, source.n)
     shape = (source.n, centres.shape[1])
     codes = np.lib.format.open_memmap(folder / "codes.npy", mode="w+", dtype="u1", shape=shape)
     spent = 0.0
@@ -135,13 +129,13 @@ def _fill(source: Source, folder: Path) -> dict[str, Any]:
             rows = np.arange(first, min(first + BLOCK, source.n))
             block = source.at(rows, folder)
             codes[rows] = block.codes
-            nearest.add(rows, block.features)
+            truth.add(rows, block.features)
             images = images_of(rows, block.codes, block.features)
             begin = time.perf_counter()
             shard.insert(images)
             spent += time.perf_counter() - begin
     codes.flush()
-    np.save(folder / "nearest.npy", nearest.rows())
+    truth.finish()
     return {
         "batch": BLOCK,
         "images_per_s": rounded(source.n / spent),

@@ -20,7 +20,7 @@ def compare(told: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if entry["way"] != OURS:
             yield entry
             continue
-        against = {name: _against(entry, points) for name, points in _peers(told, entry).items()}
+        against = {name: _against(entry, entries) for name, entries in _peers(told, entry).items()}
         yield {**entry, "against": against} if against else entry
 
 
@@ -31,36 +31,39 @@ def recall_axis(stage: str) -> str:
 
 def _peers(
     told: Sequence[Mapping[str, Any]], ours: Mapping[str, Any]
-) -> dict[str, list[tuple[float, float, float]]]:
-    """Return recall, time and memory of the peers that were asked for the same."""
-    axis = recall_axis(ours["stage"])
-    found: dict[str, list[tuple[float, float, float]]] = {}
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the ways of each peer that were asked for the same."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
     for entry in told:
         same = entry["stage"] != CANDIDATES or entry["candidates"] == ours["candidates"]
         if entry["way"] != OURS and entry["stage"] == ours["stage"] and same:
-            point = (entry[axis], entry["p50_ms"], entry["memory_mb"])
-            found.setdefault(entry["way"], []).append(point)
+            found.setdefault(entry["way"], []).append(entry)
     return found
 
 
-def _against(
-    ours: Mapping[str, Any], points: Sequence[tuple[float, float, float]]
-) -> dict[str, Any]:
-    """Return a peer's time at our recall, between the two settings around it."""
-    recall = ours[recall_axis(ours["stage"])]
-    memory = points[0][2]
-    # The quickest way to have at least each recall.
-    best: list[tuple[float, float]] = []
-    for reached, spent, _ in sorted(points, key=lambda point: (point[1], -point[0])):
-        if not best or reached > best[-1][0]:
-            best.append((reached, spent))
-    if best[-1][0] < recall - _EQUAL:
-        most = {"most_recall": best[-1][0], "its_p50_ms": best[-1][1]}
-        return {"p50_ms": None, "ratio": None, "memory_mb": memory, **most}
-    recalls, times = zip(*best, strict=True)
-    at_equal = float(np.exp(np.interp(recall, recalls, np.log(times))))
+def _against(ours: Mapping[str, Any], peer: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a peer's time at our recall, and ours over it; none where it finds less at most."""
+    by_clock, by_cpu = (_at_equal(ours, peer, each) for each in ("p50_ms", "cpu_p50_ms"))
     return {
-        "p50_ms": rounded(at_equal),
-        "ratio": rounded(ours["p50_ms"] / at_equal),
-        "memory_mb": memory,
+        "p50_ms": by_clock and rounded(by_clock),
+        "ratio": by_clock and rounded(ours["p50_ms"] / by_clock),
+        "cpu_ratio": by_cpu and rounded(ours["cpu_p50_ms"] / by_cpu),
+        "most_recall": max(entry[recall_axis(ours["stage"])] for entry in peer),
+        "memory_mb": peer[0]["memory_mb"],
     }
+
+
+def _at_equal(
+    ours: Mapping[str, Any], peer: Sequence[Mapping[str, Any]], time: str
+) -> float | None:
+    """Return a peer's time at our recall, between the two of its settings around it."""
+    axis = recall_axis(ours["stage"])
+    # Of the settings that find as much only the quickest counts.
+    best: list[tuple[float, float]] = []
+    for entry in sorted(peer, key=lambda entry: (entry[time], -entry[axis])):
+        if not best or entry[axis] > best[-1][0]:
+            best.append((entry[axis], entry[time]))
+    if best[-1][0] < ours[axis] - _EQUAL:
+        return None
+    recalls, times = zip(*best, strict=True)
+    return float(np.exp(np.interp(ours[axis], recalls, np.log(times))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,47 +18,69 @@ if TYPE_CHECKING:
 DEPTH = 100
 """The hits that are compared with an exhaustive search of the features."""
 
-JUDGED = 100
-"""The first queries, for which the truth is known that takes long to find."""
+_MOST_JUDGED = 100
+_MOST_DISTANCES = 250_000_000  # a gigabyte is kept of them
+
+_TINY = np.float32(1e-30)
 
 
-class Nearest:
-    """The nearest features of some queries, found while features pass by once.
+def judged(n: int, queries: int) -> int:
+    """Return for how many of the first queries the truth of n images is kept that takes long."""
+    return max(1, min(queries, _MOST_JUDGED, _MOST_DISTANCES // n))
+
+
+class FeatureTruth:
+    """Every distance of some queries, found while features pass by once.
 
     Args:
-        queries: shape=(Q, D), dtype=float32; the first `JUDGED` count.
+        folder: Where to write it.
+        queries: shape=(Q, D), dtype=float32; the first ones count, see `judged`.
+        n: Features that will pass.
     """
 
-    def __init__(self, queries: NDArray[np.float32]) -> None:
-        self._queries = _directions(queries[:JUDGED])
+    def __init__(self, folder: Path, queries: NDArray[np.float32], n: int) -> None:
+        self._folder = folder
+        self._queries = _directions(queries[: judged(n, len(queries))])
         self._rows = np.empty((len(self._queries), 0), np.int64)
         self._cosines = np.empty((len(self._queries), 0), np.float32)
+        shape = (len(self._queries), n)
+        path = folder / "distances.npy"
+        self._distances = np.lib.format.open_memmap(path, mode="w+", dtype="f4", shape=shape)
 
     def add(self, rows: NDArray[Any], features: NDArray[np.float32]) -> None:
         """Look at more features, shape=(N, D), of these rows, shape=(N,)."""
-        lengths = np.maximum(np.linalg.norm(features, axis=1), np.float32(1e-30))
-        cosines = np.hstack([self._cosines, self._queries @ features.T / lengths])
+        cosines = np.hstack([self._cosines, _cosines(self._queries, features)])
         known = np.hstack([self._rows, np.broadcast_to(rows, (len(cosines), len(rows)))])
         kept = np.argpartition(-cosines, min(DEPTH, cosines.shape[1]) - 1, axis=1)[:, :DEPTH]
         self._cosines = np.take_along_axis(cosines, kept, 1)
         self._rows = np.take_along_axis(known, kept, 1)
+        self._distances[:, rows] = 1 - _cosines(self._queries, _rounded(features))
 
-    def rows(self) -> NDArray[np.int64]:
-        """Return the rows of the nearest, nearest first, shape=(Q, up to 100), dtype=int64."""
-        return np.take_along_axis(self._rows, np.argsort(-self._cosines, axis=1), 1)
+    def finish(self) -> None:
+        """Write what was found."""
+        order = np.argsort(-self._cosines, axis=1)
+        np.save(self._folder / "nearest.npy", np.take_along_axis(self._rows, order, 1))
+        self._distances.flush()
 
 
 class Truth:
-    """What is true of a collection and its queries; what takes long is kept beside it.
+    """What is true of a collection and its queries.
 
     Args:
         collection: What is searched.
         queries: How many of its queries are asked.
+        candidates: The most candidates that will be asked about.
     """
 
-    def __init__(self, collection: Collection, queries: int) -> None:
+    def __init__(self, collection: Collection, queries: int, candidates: int) -> None:
         self._collection = collection
-        self.queries = queries
+        self._queries = queries
+        self._candidates = min(candidates, collection.source.n)
+        folder = collection.folder
+        self._nearest: NDArray[np.int64] = np.load(folder / "nearest.npy")
+        self._distances: NDArray[np.float32] = np.load(folder / "distances.npy", mmap_mode="r")
+        self._counts = self._kept(f"counts-{queries}.npy", self._count)
+        self._order = self._kept(f"order-{queries}-{self._candidates}.npy", self._sort)
 
     def share_of_codes(self, query: int, found: NDArray[Any], candidates: int) -> float:
         """Return how many of the nearest codes were found.
@@ -83,92 +104,63 @@ class Truth:
 
         That is, the features of the `candidates` nearest codes, older images first, compared.
         """
-        if query >= JUDGED:
+        if query >= len(self._order):
             return None
-        rows, distances = self._scan(candidates)
-        best = np.argpartition(distances[query], min(k, candidates) - 1)[:k]
-        return len(np.intersect1d(rows[query][best], found)) / len(best)
+        rows = self._order[query, :candidates].astype(np.int64)
+        distances = self._distances[query][rows]
+        best = np.argpartition(distances, min(k, len(rows)) - 1)[:k]
+        return len(np.intersect1d(rows[best], found)) / len(best)
 
     def share_of_exhaustive(self, query: int, found: NDArray[Any], k: int) -> float | None:
         """Return how many of the nearest features are among the first hits, 100 of each or k."""
-        if query >= len(self._collection.nearest):
+        if query >= len(self._nearest):
             return None
-        true = self._collection.nearest[query][:k]
+        true = self._nearest[query][:k]
         return len(np.intersect1d(true, found[: len(true)])) / len(true)
 
-    @cached_property
-    def _counts(self) -> NDArray[np.int64]:
-        """Codes within each distance of a query, shape=(Q, B + 1), dtype=int64."""
-        return self._kept(f"counts-{self.queries}.npy", self._count)
-
     def _count(self) -> NDArray[np.int64]:
-        return np.stack(
-            [
-                np.cumsum(
-                    np.bincount(self._distances(i), minlength=self._collection.source.bits + 1)
-                )
-                for i in range(self.queries)
-            ]
-        )
+        """Count the codes within each distance of a query, shape=(Q, B + 1), dtype=int64."""
+        length = self._collection.source.bits + 1
+        counts = [np.bincount(self._hamming(i), minlength=length) for i in range(self._queries)]
+        return np.cumsum(counts, axis=1)
 
-    def _distances(self, query: int) -> NDArray[np.uint16]:
+    def _sort(self) -> NDArray[np.uint32]:
+        """Return rows by code, nearest first and older first, shape=(Q, C), dtype=uint32."""
+        count = min(self._queries, len(self._nearest))
+        orders = [np.argsort(self._hamming(i), kind="stable") for i in range(count)]
+        return np.stack([order[: self._candidates].astype(np.uint32) for order in orders])
+
+    def _hamming(self, query: int) -> NDArray[np.uint16]:
         return hamming(self._collection.queries.codes[query], self._collection.codes)
-
-    def prepare(self, candidates: int) -> None:
-        """Find out now what `share_of_scan` will need, or read it from the last time."""
-        self._scan(candidates)
-
-    def _scan(self, candidates: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return rows and feature distances by candidate, both of shape=(Q, candidates)."""
-        wanted = min(candidates, self._collection.source.n)
-        name = f"scan-{min(self.queries, JUDGED)}-{wanted}.npy"
-        if name not in self._scans:
-            pairs = self._kept(name, lambda: self._compare(wanted))
-            self._scans[name] = pairs["row"].astype(np.int64), pairs["distance"]
-        return self._scans[name]
-
-    @cached_property
-    def _scans(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        return {}
-
-    def _compare(self, candidates: int) -> NDArray[Any]:
-        count = min(self.queries, JUDGED)
-        pairs = np.empty((count, candidates), [("row", "u4"), ("distance", "f4")])
-        for i in range(count):
-            rows = np.sort(np.argsort(self._distances(i), kind="stable")[:candidates])
-            features = self._collection.at(rows).features
-            pairs["row"][i] = rows
-            pairs["distance"][i] = _rounded_distances(
-                self._collection.queries.features[i], features
-            )
-        return pairs
 
     def _kept(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         path = self._collection.folder / name
         if not path.exists():
-            _write(path, make())
+            making = path.with_name(f".{os.getpid()}-{name}")
+            np.save(making, make())
+            making.rename(path)
         return np.asarray(np.load(path))
 
 
-def _write(path: Path, values: NDArray[Any]) -> None:
-    making = path.with_name(f".{os.getpid()}-{path.name}")
-    np.save(making, values)
-    making.rename(path)
-
-
 def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-30))
-    directions: NDArray[np.float32] = vectors / lengths
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: NDArray[np.float32] = vectors / np.maximum(lengths, _TINY)
     return directions
 
 
-def _rounded_distances(
-    query: NDArray[np.float32], features: NDArray[np.float32]
+def _cosines(
+    directions: NDArray[np.float32], features: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return cosine distances of features rounded to signed bytes, as a store has them."""
-    scales = np.maximum(features.max(axis=1, keepdims=True), -features.min(axis=1, keepdims=True))
-    np.multiply(features, np.float32(127) / np.maximum(scales, np.float32(1e-30)), out=features)
-    np.rint(features, out=features)
-    lengths = np.maximum(np.linalg.norm(features, axis=1), np.float32(1e-30))
-    distances: NDArray[np.float32] = 1 - features @ _directions(query[None])[0] / lengths
-    return distances
+    lengths = np.sqrt(np.vecdot(features, features))
+    cosines: NDArray[np.float32] = directions @ features.T / np.maximum(lengths, _TINY)
+    return cosines
+
+
+def _rounded(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return features as a store has them, rounded to signed bytes, up to a scale."""
+    largest = np.maximum(features.max(axis=1), -features.min(axis=1))
+    values: NDArray[np.float32] = (
+        features * (np.float32(127) / np.maximum(largest, _TINY))[:, None]
+    )
+    np.rint(values, out=values)
+    return values

@@ -39,7 +39,8 @@ class Way:
         told: What else to tell of it, parameters and memory.
         candidates: Images to compare by feature; `None` where that is no part of it.
         slow: Whether it takes so long that few queries must do.
-        spent_ms: Time of each query asked.
+        spent_ms: Time of each query asked, on the clock.
+        cpu_ms: Likewise of the processor, which others that want it do not lengthen.
         found: Their answers.
     """
 
@@ -50,6 +51,7 @@ class Way:
     candidates: int | None = None
     slow: bool = False
     spent_ms: dict[int, float] = field(default_factory=dict)
+    cpu_ms: dict[int, float] = field(default_factory=dict)
     found: dict[int, Found] = field(default_factory=dict)
 
     @property
@@ -78,9 +80,10 @@ def take_turns(ways: Sequence[Way], *, queries: int, known: int, rounds: int) ->
         for place, way in enumerate(ways):
             way.ask(known - 1)
             for i in range((number + place) % rounds, _asked(way, queries), rounds):
-                begin = time.perf_counter()
+                cpu, begin = time.process_time(), time.perf_counter()
                 way.found[i] = way.ask(i)
                 way.spent_ms[i] = (time.perf_counter() - begin) * 1000
+                way.cpu_ms[i] = (time.process_time() - cpu) * 1000
 
 
 def _asked(way: Way, queries: int) -> int:
@@ -95,7 +98,7 @@ def our_ways(
         ask = Asked(shard, queries, k, candidates_for(effort, k))
         told = {"effort": effort}
         slow = effort >= MAX_EFFORT
-        if CANDIDATES in stages and ask.can_stop and not slow:
+        if CANDIDATES in stages and not slow:
             yield Way(OURS, CANDIDATES, ask.candidates, dict(told), ask.wanted)
         if WHOLE in stages:
             yield Way(OURS, WHOLE, ask.whole, dict(told), ask.wanted, slow=slow)
@@ -111,6 +114,7 @@ def figures(way: Way, truth: Truth, k: int) -> dict[str, Any]:
         "way": way.name,
         "stage": way.stage,
         **{f"{name}_ms": value for name, value in spent.items()},
+        "cpu_p50_ms": spread(list(way.cpu_ms.values()), 50)["p50"],
         **_recalls(way, truth, k),
         "queries": len(way.spent_ms),
         "candidates": way.candidates,
