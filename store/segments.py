@@ -144,9 +144,10 @@ class Segments:
         _write(descriptor, values, _VALUES_AT + slot * self._dims)
 
     def flush_names(self) -> None:
-        """Have the disk keep the names of new files."""
-        with _opened(self.folder, os.O_RDONLY) as descriptor:
-            os.fsync(descriptor)
+        """Have the disk keep the names of new files, and that of their folder."""
+        for folder in (self.folder, self.folder.parent):
+            with _opened(folder, os.O_RDONLY) as descriptor:
+                os.fsync(descriptor)
 
     def parts(self, slots: int) -> list[tuple[int, int]]:
         """Return where the heads and the values of slots are in a file: offset and bytes."""

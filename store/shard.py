@@ -327,7 +327,8 @@ class Shard(Upkeep):
         """Check a snapshot; it takes long, so files that are compacted meanwhile are kept."""
         with self._files.kept():
             for segment in store.segments():
-                store.mapped(segment)
+                if store.files.is_whole(segment.number, segment.version, segment.slots):
+                    store.mapped(segment)
             return check_records(store, self._keys)
 
     def _figures(self, store: Snapshot) -> dict[str, Any]:

@@ -365,7 +365,11 @@ class Snapshot:
 
 def _segment(number: int, packed: Any) -> Segment:
     size = SEGMENT_ENTRY.itemsize
+    if len(packed) < size:
+        raise StoreDamaged(f"the entry of segment {number} cannot be read; restore a backup")
     version, slots, dead = np.frombuffer(packed[:size], SEGMENT_ENTRY)[0].tolist()
+    if len(packed) not in (size, size + slots * 2):
+        raise StoreDamaged(f"the entry of segment {number} cannot be read; restore a backup")
     places = np.frombuffer(bytes(packed[size:]), np.uint16) if len(packed) > size else None
     return Segment(number, version, slots, dead, places)
 
