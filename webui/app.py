@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from webui import errors, reference, security
-from webui.api import images, jobs, searches, status
+from webui.api import images, jobs, labels, searches, status
 from webui.context import Site, attach
-from webui.openapi import open_api
+from webui.openapi import open_api, state_limit
 from webui.pages import pages
 from webui.uploads import MAX_FILES, UploadRequest
 from webui.waiting import LongPolls
@@ -46,8 +46,10 @@ def create_app(client: Client, settings: Settings) -> Flask:
     attach(app, Site(client, settings, waiting))
     security.protect(app, names=(settings.host, *settings.allowed_hosts))
     api = open_api(app, version=version("lookalike"))
-    for noun in (searches.noun, jobs.noun, images.noun, status.noun):
+    for noun in (searches.noun, jobs.noun, images.noun, labels.noun, status.noun):
         api.register_blueprint(noun.blueprint)
+    for schema in ("SearchJson", "SearchForm"):
+        state_limit(api, schema, "k", settings.max_k)
     app.register_blueprint(pages)
     app.register_blueprint(reference.of(api))
     errors.register(app)

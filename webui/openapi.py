@@ -60,6 +60,11 @@ def open_api(app: Flask, *, version: str) -> Api:
     return api
 
 
+def state_limit(api: Api, schema: str, field: str, most: int) -> None:
+    """Describe the largest value of a field, where a setting decides on it."""
+    api.spec.components.schemas[schema]["properties"][field]["maximum"] = most
+
+
 class Noun:
     """The routes of one noun of the API."""
 

@@ -10,7 +10,8 @@ from flask.typing import ResponseReturnValue
 from webui.context import site
 from webui.uploads import MAX_FILES
 from workers.client import DEFAULT_CRAWL_DEPTH, DEFAULT_CRAWL_PAGES
-from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT, candidates_for
+from workers.options import COLLAPSE_DISTANCE, DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
+from workers.searching import candidates_for
 
 pages = Blueprint("pages", __name__)
 
@@ -29,7 +30,11 @@ def _efforts() -> list[int | None]:
 def search() -> str:
     """Return the search page; ``?ticket=`` shows a search that was made before."""
     return render_template(
-        "search.html", default_k=DEFAULT_K, default_effort=DEFAULT_EFFORT, candidates=_efforts()
+        "search.html",
+        default_k=DEFAULT_K,
+        default_effort=DEFAULT_EFFORT,
+        candidates=_efforts(),
+        collapse_distance=COLLAPSE_DISTANCE,
     )
 
 

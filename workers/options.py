@@ -8,6 +8,10 @@ from typing import Any
 
 MIN_EFFORT, DEFAULT_EFFORT, MAX_EFFORT = 1, 4, 10
 DEFAULT_K = 24
+COLLAPSE_DISTANCE = 0.2
+"""What suits copies of a photo with the default bundles; docs/quality.md has the measurement."""
+MAX_COLLAPSED_K = 1_000
+"""Most hits with near-duplicates folded: each hit is compared with all others."""
 
 
 @dataclass(frozen=True, kw_only=True)

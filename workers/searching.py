@@ -1,4 +1,4 @@
-"""Answering a search: embed the query, fan out over groups of buckets, merge, and report.
+"""Answering a search: embed the query, ask the probes, fold what is alike, and report.
 
 Effort trades time for recall with one number: ``250 * 2**effort`` images are compared by feature,
 at least four times as many as are asked for, and at 10 every image.
@@ -9,49 +9,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from celery import Celery
-from celery.exceptions import TimeoutError as NoAnswer
-from celery.result import AsyncResult
 from numpy.typing import NDArray
 
-from store import Partial, Query, merge
-from workers.app import PROBE
+from store import Filter, Hit, Partial, Query
+from workers.collapsing import MOST_HITS, Kept, folded
 from workers.decoders import ToDecode
-from workers.dispatch import broker_errors
 from workers.errors import Failed, NotFound, Rejected, WorkerError
 from workers.ingest import fetch_to_spool
 from workers.ledger import SearchWork
-from workers.options import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
+from workers.options import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT, SearchOptions
+from workers.probing import Answer, fan_out
 from workers.records import Failure, ItemState, Problem, SearchState
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.stopwatch import Stopwatch
 
-__all__ = [
-    "DEFAULT_EFFORT",
-    "DEFAULT_K",
-    "MAX_EFFORT",
-    "MIN_EFFORT",
-    "Answer",
-    "candidates_for",
-    "fan_out",
-    "merged_answer",
-    "probe",
-    "search",
-]
+__all__ = ["DEFAULT_EFFORT", "DEFAULT_K", "MAX_EFFORT", "MIN_EFFORT", "candidates_for", "search"]
 
 logger = logging.getLogger(__name__)
 
-_NO_ANSWER = Problem(
-    "no_answer",
-    "No probe worker answered in time.",
-    "Start one with `lookalike worker`, or raise LOOKALIKE_SEARCH_TIMEOUT_S.",
-)
+Vectors = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""Code, shape=(W,), and feature, shape=(D,)."""
+
 _INTERNAL = Problem(
     "internal", "The search failed for a reason inside lookalike.", "See the worker's log."
 )
@@ -60,21 +45,6 @@ _INTERNAL = Problem(
 def candidates_for(effort: int, k: int) -> int | None:
     """Return how many images to compare by feature; ``None`` means every one."""
     return None if effort >= MAX_EFFORT else max(250 * 2**effort, 4 * k)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The merged answer of those shards and groups that answered in time.
-
-    Attributes:
-        problem: Why others did not, if so.
-    """
-
-    merged: Partial
-    asked: int
-    answered: int
-    shards_answered: int
-    problem: Problem | None
 
 
 def search(resources: Resources, app: Celery, ticket: str) -> None:
@@ -96,136 +66,103 @@ def search(resources: Resources, app: Celery, ticket: str) -> None:
     _tidy(resources, work)
 
 
-def probe(
-    resources: Resources, shard: int, group: int, groups: int, query: Query
-) -> dict[str, Any]:
-    """Search one group of one shard's buckets.
-
-    Returns:
-        In plain types, to be sent back: ``partial``, or the ``problem`` that there is none.
-    """
-    try:
-        partial = resources.shards.search(shard, query, group=group, groups=groups)
-    except WorkerError as error:
-        logger.error("Shard %d could not be searched: %s", shard, error)
-        return {"problem": Problem.of(error).to_dict()}
-    return {"partial": partial.to_dict()}
-
-
-def fan_out(app: Celery, query: Query, *, shards: int, groups: int, timeout_s: float) -> Answer:
-    """Send a query to every group of every shard and merge what comes back in time.
-
-    Raises:
-        Failed: Nothing came back.
-        Unavailable: The broker does not answer.
-    """
-    deadline = time.monotonic() + timeout_s
-    vector = query.feature.astype("<f4").tobytes()
-    with broker_errors():
-        results = [
-            app.send_task(
-                "probe",
-                args=(
-                    shard,
-                    group,
-                    groups,
-                    query.code.tobytes(),
-                    vector,
-                    query.k,
-                    query.candidates,
-                    query.code_weight,
-                ),
-                queue=PROBE,
-                expires=timeout_s,
-                # Nobody waits for a probe after a restart of the broker; writing it to disk first
-                # costs 1.5 ms.
-                delivery_mode="transient",
-                ignore_result=False,
-            )
-            for shard in range(shards)
-            for group in range(groups)
-        ]
-        replies = [_collect(result, deadline) for result in results]
-    return merged_answer(replies, query.k, groups)
-
-
-def merged_answer(replies: Sequence[Partial | Problem], k: int, groups: int) -> Answer:
-    """Merge what the probes of one query replied.
-
-    Args:
-        replies: One for each group of the first shard, then of the second, and so on.
-        k: Number of hits wanted.
-        groups: Groups of each shard.
-
-    Raises:
-        Failed: There is no partial list among them.
-    """
-    partials = [reply for reply in replies if isinstance(reply, Partial)]
-    problems = [reply for reply in replies if isinstance(reply, Problem)]
-    if not partials:
-        worst = problems[0]
-        raise Failed(worst.message, remedy=worst.remedy, code=worst.code)
-    of_shards = [replies[first : first + groups] for first in range(0, len(replies), groups)]
-    return Answer(
-        merged=merge(partials, k),
-        asked=len(replies),
-        answered=len(partials),
-        shards_answered=sum(
-            all(isinstance(reply, Partial) for reply in of_shard) for of_shard in of_shards
-        ),
-        problem=problems[0] if problems else None,
-    )
-
-
-def _collect(result: AsyncResult, deadline: float) -> Partial | Problem:
-    try:
-        reply = result.get(timeout=max(0.0, deadline - time.monotonic()))
-    except NoAnswer:
-        return _NO_ANSWER
-    finally:
-        result.forget()
-    if "problem" in reply:
-        return Problem(**reply["problem"])
-    return Partial.from_dict(reply["partial"])
-
-
 def _answer(
     resources: Resources, app: Celery, work: SearchWork
 ) -> tuple[SearchState, dict[str, Any]]:
     watch = Stopwatch()
+    vectors = _embed(resources, work, watch)
+    answer, kept = _found(resources, app, work.options, vectors, watch)
+    with watch.stage("records"):
+        hits = _hits(resources, answer.merged, kept)
+    duplicates = sum(len(each.duplicates) for each in kept)
+    result = {
+        "hits": hits,
+        "report": {**_report(resources, work, answer, watch.timings_ms), "folded": duplicates},
+    }
+    return SearchState.DONE if answer.whole else SearchState.PARTIAL, result
+
+
+def _found(
+    resources: Resources, app: Celery, options: SearchOptions, vectors: Vectors, watch: Stopwatch
+) -> tuple[Answer, list[Kept]]:
+    """Return the answer of the probes, and which of its hits stay.
+
+    Where near-duplicates are folded, more hits are asked for at first, and many more when too few
+    stay.
+    """
+    if options.collapse is None:
+        answer = _ask(resources, app, options, options.k, vectors, watch)
+        return answer, [Kept(place) for place in range(len(answer.merged))]
+    for wanted in (2 * options.k, MOST_HITS):
+        answer = _ask(resources, app, options, wanted, vectors, watch)
+        with watch.stage("fold"):
+            metric = resources.bundle.metric
+            kept = folded(resources.shards, answer.merged, metric=metric, limit=options.collapse)
+        if len(kept) >= options.k or len(answer.merged) < wanted:
+            break
+    return answer, kept[: options.k]
+
+
+def _ask(
+    resources: Resources,
+    app: Celery,
+    options: SearchOptions,
+    k: int,
+    vectors: Vectors,
+    watch: Stopwatch,
+) -> Answer:
     settings = resources.settings
-    code, feature = _embed(resources, work, watch)
     query = Query(
-        code=code,
-        feature=feature,
-        k=work.options.k,
-        candidates=candidates_for(work.options.effort, work.options.k),
+        code=vectors[0],
+        feature=vectors[1],
+        k=k,
+        candidates=candidates_for(options.effort, k),
         code_weight=resources.bundle.code_weight,
+        max_distance=options.max_distance,
+        filter=_filter(options),
     )
     with watch.stage("fan_out"):
-        answer = fan_out(
+        return fan_out(
             app,
             query,
             shards=settings.shards,
             groups=settings.probe_groups,
             timeout_s=settings.search_timeout_s,
         )
-    whole = answer.answered == answer.asked
-    result = {
-        "hits": [
-            {"rank": rank, **asdict(hit)}
-            for rank, hit in enumerate(resources.shards.hits(answer.merged), start=1)
-        ],
-        "report": _report(resources, work, answer, watch.timings_ms),
-    }
-    return SearchState.DONE if whole else SearchState.PARTIAL, result
+
+
+def _filter(options: SearchOptions) -> Filter | None:
+    wanted = Filter(
+        labels=options.labels, source=options.source, since=options.since, until=options.until
+    )
+    return None if wanted == Filter() else wanted
+
+
+def _hits(resources: Resources, found: Partial, kept: Sequence[Kept]) -> list[dict[str, Any]]:
+    """Return what is kept of the hits, in plain types."""
+    places = np.array([each.place for each in kept], np.intp)
+    some = Partial(
+        ids=found.ids[places], distances=found.distances[places], hamming=found.hamming[places]
+    )
+    duplicates = dict(zip(some.names(), (each.duplicates for each in kept), strict=True))
+    return [
+        {
+            "rank": rank,
+            **{name: getattr(hit, name) for name in _HIT_FIELDS},
+            "duplicates": duplicates[hit.id],
+        }
+        for rank, hit in enumerate(resources.shards.hits(some), start=1)
+    ]
+
+
+# Not `asdict`, which copies a thousand hits value by value.
+_HIT_FIELDS = tuple(each.name for each in fields(Hit))
 
 
 def _report(
     resources: Resources, work: SearchWork, answer: Answer, timings_ms: dict[str, float]
 ) -> dict[str, Any]:
     merged = answer.merged
-    whole = answer.answered == answer.asked
     return {
         "bundle": resources.bundle.id,
         "effort": work.options.effort,
@@ -236,8 +173,8 @@ def _report(
         "problem": answer.problem.to_dict() if answer.problem else None,
         "buckets": merged.buckets,
         # What a silent group holds is not known to be farther away than anything.
-        "radius": merged.radius if whole else -1,
-        "complete": merged.complete and whole,
+        "radius": merged.radius if answer.whole else -1,
+        "complete": merged.complete and answer.whole,
         "candidates": merged.candidates,
         "reranked": merged.reranked,
         "timings_ms": {
@@ -249,9 +186,7 @@ def _report(
     }
 
 
-def _embed(
-    resources: Resources, work: SearchWork, watch: Stopwatch
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _embed(resources: Resources, work: SearchWork, watch: Stopwatch) -> Vectors:
     kind, _, rest = work.ref.partition(":")
     if kind == "image":
         vectors = resources.shards.vectors(rest)

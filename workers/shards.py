@@ -6,6 +6,7 @@ import heapq
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,6 +138,14 @@ class Shards:
             with _translated():
                 of_all += self[index].hits(part)
         return sorted(of_all, key=lambda hit: (hit.distance, hit.id))
+
+    def labels(self) -> dict[str, int]:
+        """Return how many images have each label, the most frequent first."""
+        counts: Counter[str] = Counter()
+        with _translated():
+            for index in range(self.count):
+                counts.update(self[index].labels())
+        return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
     def recent(self, limit: int, before: str | None = None) -> Recent:
         """Return a page of the latest images.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from celery import Celery
 
-from store import Query
-from workers import crawl, ingest, searching
+from workers import crawl, ingest, probing, searching
 from workers.app import make_app
 from workers.dispatch import Dispatcher
 from workers.resources import Resources
@@ -26,24 +24,8 @@ def app_for(resources: Resources) -> Celery:
         searching.search(resources, app, ticket)
 
     @app.task(name="probe", shared=False)
-    def probe(
-        shard: int,
-        group: int,
-        groups: int,
-        code: bytes,
-        feature: bytes,
-        k: int,
-        candidates: int,
-        code_weight: float,
-    ) -> dict[str, Any]:
-        query = Query(
-            code=np.frombuffer(code, np.uint8),
-            feature=np.frombuffer(feature, "<f4"),
-            k=k,
-            candidates=candidates,
-            code_weight=code_weight,
-        )
-        return searching.probe(resources, shard, group, groups, query)
+    def probe(shard: int, group: int, groups: int, query: dict[str, Any]) -> dict[str, Any]:
+        return probing.probe(resources, shard, group, groups, probing.unpacked_query(query))
 
     @app.task(name="ingest", shared=False)
     def ingest_items(job_id: str, item_ids: list[int]) -> None:

@@ -18,7 +18,7 @@ from ops.cli.console import Console, leave, shown, told
 from ops.cli.exits import Exit
 from ops.cli.follow import first_problems, follow, identity
 from ops.cli.options import Command, settings_options
-from ops.cli.search import DEFAULT_TIMEOUT_S, ask, summary
+from ops.cli.search import DEFAULT_TIMEOUT_S, ask, record_of, summary
 from ops.cli.sheet import write_contact_sheet
 from ops.cli.signals import terminable
 from ops.cli.site import run_site
@@ -28,8 +28,8 @@ from workers.client import Client
 from workers.crawl import walk
 from workers.decode import image_id_of
 from workers.errors import Conflict, NotFound
+from workers.options import SearchOptions
 from workers.records import Job, JobState, Search
-from workers.searching import DEFAULT_EFFORT
 from workers.settings import EMBEDDED_BROKER, Settings
 
 DEMO_DIR = Path(".demo")
@@ -103,9 +103,8 @@ def _show(client: Client, folder: Path, sheet: Path, tale: _Tale) -> None:
     counts = _take_in(client, folder, tale)
     query = _query(client, folder)
     with tale.stage("search"):
-        answer = ask(
-            client, str(query), k=HITS, effort=DEFAULT_EFFORT, timeout_s=DEFAULT_TIMEOUT_S
-        )
+        options = SearchOptions(k=HITS)
+        answer = ask(client, str(query), options, timeout_s=DEFAULT_TIMEOUT_S)
     tale.say("search", f"with {query.name}, stage by stage:")
     _say_stages(answer, tale.console)
     with tale.stage("contact sheet"):
@@ -114,7 +113,7 @@ def _show(client: Client, folder: Path, sheet: Path, tale: _Tale) -> None:
     record = {
         "images": client.count(),
         "ingest": counts,
-        "search": answer,
+        "search": record_of(answer),
         "contact_sheet": sheet.absolute(),
         "timings_s": tale.timings_s,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,12 +14,13 @@ from ops.cli.console import Console, leave, plain, shown
 from ops.cli.exits import Exit
 from ops.cli.ingest import is_there, is_url, unreadable
 from ops.cli.options import COLLECTION, Command, settings_options
+from ops.cli.search_options import search_options
 from ops.cli.session import opened
 from ops.cli.sheet import write_contact_sheet
 from workers.client import Client
 from workers.errors import NotFound, Rejected, Unavailable
+from workers.options import DEFAULT_EFFORT, DEFAULT_K, SearchOptions
 from workers.records import FoundImage, Search, SearchState
-from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
 from workers.settings import Settings
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -38,14 +40,7 @@ def _png(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Pa
 
 @click.command(cls=Command)
 @click.argument("image", metavar="FILE|URL|ID")
-@click.option("-k", type=int, default=DEFAULT_K, show_default=True, help="Number of hits.")
-@click.option(
-    "--effort",
-    type=int,
-    default=DEFAULT_EFFORT,
-    show_default=True,
-    help=f"{MIN_EFFORT} (quick) to {MAX_EFFORT} (compares every image).",
-)
+@search_options
 @click.option(
     "--contact-sheet",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -65,8 +60,7 @@ def _png(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Pa
 def search(
     console: Console,
     image: str,
-    k: int,
-    effort: int,
+    options: SearchOptions,
     contact_sheet: Path | None,
     timeout_s: float,
     settings: Settings,
@@ -78,15 +72,15 @@ def search(
     """
     check_collection(settings)
     with opened(settings, console) as client:
-        answer = ask(client, image, k=k, effort=effort, timeout_s=timeout_s)
-        console.result(_record(answer), summary(answer))
+        answer = ask(client, image, options, timeout_s=timeout_s)
+        console.result(record_of(answer), summary(answer))
         if contact_sheet is not None:
             write_contact_sheet(client, answer, contact_sheet)
             console.note(f"Contact sheet: {shown(contact_sheet)}")
     leave(Exit.DONE if answer.state is SearchState.DONE else Exit.FAILED)
 
 
-def ask(client: Client, image: str, *, k: int, effort: int, timeout_s: float) -> Search:
+def ask(client: Client, image: str, options: SearchOptions, *, timeout_s: float) -> Search:
     """Search with what a person named, and return the answer.
 
     Raises:
@@ -94,7 +88,7 @@ def ask(client: Client, image: str, *, k: int, effort: int, timeout_s: float) ->
         Rejected: The image cannot be searched with.
         Unavailable: The broker does not answer, or no worker did in time.
     """
-    found = client.wait_search(_submit(client, image, k=k, effort=effort).ticket, timeout_s)
+    found = client.wait_search(_submit(client, image, options).ticket, timeout_s)
     if found.state.open:
         client.cancel_search(found.ticket)
         raise Unavailable(
@@ -107,24 +101,26 @@ def ask(client: Client, image: str, *, k: int, effort: int, timeout_s: float) ->
     return found
 
 
-def _record(answer: Search) -> dict[str, Any]:
+def record_of(answer: Search) -> dict[str, Any]:
     """Return an answer as the API gives it, with what was asked beside the rest."""
     plainly: dict[str, Any] = plain(answer)
-    return {**plainly, **plainly.pop("options")}
+    asked = plainly.pop("options")
+    return {**plainly, **asked}
 
 
-def _submit(client: Client, image: str, *, k: int, effort: int) -> Search:
+def _submit(client: Client, image: str, options: SearchOptions) -> Search:
+    asked = vars(options)
     if is_url(image):
-        return client.submit_search(url=image, k=k, effort=effort)
+        return client.submit_search(url=image, **asked)
     if image == "-":
         upload = ("standard input", sys.stdin.buffer)
-        return client.submit_search(upload=upload, k=k, effort=effort)
+        return client.submit_search(upload=upload, **asked)
     path = Path(image).expanduser()
     if is_there(path) and not path.is_dir():
         with _opened(path) as stream:
-            return client.submit_search(upload=(path.name, stream), k=k, effort=effort)
+            return client.submit_search(upload=(path.name, stream), **asked)
     if len(image) == _ID_CHARS and not is_there(path):
-        return client.submit_search(image_id=image, k=k, effort=effort)
+        return client.submit_search(image_id=image, **asked)
     raise NotFound(f"{image} is no file, URL or image id.", remedy="Check the path.")
 
 
@@ -138,23 +134,33 @@ def _opened(path: Path) -> BinaryIO:
 def summary(answer: Search) -> str:
     """Return the hits as a table, with the report in one line below it."""
     if not answer.hits:
-        return "Nothing was found: the collection is empty. `lookalike ingest FOLDER` fills it."
+        return _nothing(answer)
     lines = ["rank  distance  bits  source"]
     lines += [_row(hit) for hit in answer.hits]
     return "\n".join([*lines, *_told(answer.report)])
 
 
+def _nothing(answer: Search) -> str:
+    narrow = replace(answer.options, k=DEFAULT_K, effort=DEFAULT_EFFORT, collapse=None)
+    if narrow == SearchOptions():
+        return "Nothing was found: the collection is empty. `lookalike ingest FOLDER` fills it."
+    return "Nothing was found that fits the options. Ask for less of them, or add images."
+
+
 def _row(hit: FoundImage) -> str:
     source = hit.sources[0] if hit.sources else hit.id
     more = f" (and {len(hit.sources) - 1} more)" if len(hit.sources) > 1 else ""
-    return f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.hamming:4d}  {shown(source)}{more}"
+    labels = f"  [{', '.join(map(shown, hit.labels))}]" if hit.labels else ""
+    alike = f"  (+{len(hit.duplicates)} alike)" if hit.duplicates else ""
+    where = f"{shown(source)}{more}{labels}{alike}"
+    return f"{hit.rank:4d}  {hit.distance:8.4f}  {hit.hamming:4d}  {where}"
 
 
 def _told(report: dict[str, Any] | None) -> list[str]:
     if report is None:
         return []
     if report["complete"]:
-        reach = "that is every image"
+        reach = "nothing was missed"
     else:
         reach = f"nothing missed up to {report['radius']} differing bits"
     how = (

@@ -102,6 +102,44 @@ def test_hits_are_turned_page_by_page_also_from_the_keyboard(page: Page, site: S
     expect(page.locator("#shown")).to_have_text("1 to 24 of 30 hits")
 
 
+def test_labels_given_at_the_upload_narrow_a_search(
+    page: Page, site: Site, files: list[Path]
+) -> None:
+    fill(site, files[:3])
+    page.goto("/jobs")
+    page.set_input_files("#files", files[3:])
+    page.fill("#labels", "cats, 2026")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("#state")).to_have_text("done")
+    expect(page.locator("#facts")).to_contain_text("labelled cats, 2026")
+
+    page.set_viewport_size({"width": 360, "height": 700})
+    page.goto("/")
+    page.get_by_text("More options").click()
+    page.get_by_text("cats", exact=True).click()
+    page.get_by_label("Fold near-duplicates into one hit").check()
+    page.fill("#since", "2020-01-31")
+    expect(page.locator("#in-use")).to_have_text("3 in use")
+    assert not wide_open(page)
+    page.set_input_files("#file", files[0])
+    expect(page.locator("#hits .card")).to_have_count(1)  # these pictures are much alike
+    page.get_by_text("2 near-duplicates").click()
+    expect(page.get_by_role("link", name="Search with near-duplicate 2")).to_be_visible()
+    expect(page.locator("#hits .tag").first).to_have_text(re.compile("cats|2026"))
+    expect(page.locator("#report")).to_contain_text("Every image that fits was considered")
+    page.reload()
+    expect(page.locator("#in-use")).to_have_text("3 in use")
+    page.get_by_text("More options").click()
+    expect(page.locator("#since")).to_have_value("2020-01-31")
+    expect(page.get_by_label("cats", exact=True)).to_be_checked()
+    page.fill("#until", "2020-02-01")
+    page.set_input_files("#file", files[0])
+    expect(page.locator("#problem")).to_contain_text("Nothing was found that fits the options.")
+    page.fill("#max-distance", "-1")
+    page.get_by_role("button", name="Search again").click()
+    expect(page.locator("#problem")).to_contain_text("“Distance at most” takes a number from 0")
+
+
 def test_a_picture_can_be_pasted(page: Page, site: Site, files: list[Path]) -> None:
     fill(site, files)
     page.goto("/")

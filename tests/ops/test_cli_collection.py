@@ -149,6 +149,54 @@ def test_a_search_finds_the_photo_itself_first(run: Run, collection: Path, photo
     assert found["report"]["complete"] is True
 
 
+def test_a_search_finds_only_what_fits_and_folds_what_is_alike(run: Run, tmp_path: Path) -> None:
+    data = ["--data-dir", tmp_path / "data"]
+    new, old = folder_of(tmp_path / "new", range(3)), folder_of(tmp_path / "old", range(3, 6))
+    with Image.open(new / "0000.jpg") as image:
+        image.save(new / "copy.jpg", quality=90)
+    run("ingest", new, "--label", "new", "--label", "été", *data)
+    run("ingest", old, "--label", "old", *data)
+    query = new / "0000.jpg"
+    told = run("search", query, "--label", "new", "--source", f"{new}/0", *data)
+    assert told.exit_code == Exit.DONE
+    assert told.stdout.count("[new, été]") == 3
+    options = ["--since", "2020-01-01", *data, "--json"]
+    (apart,) = objects(run("search", query, *options))
+    distance = apart["hits"][1]["distance"] + 0.001
+    collapse = ["--collapse", "--collapse-distance", distance]
+    (folded,) = objects(run("search", query, *collapse, *options))
+    assert (apart["collapse"], folded["collapse"]) == (None, distance)
+    assert folded["total"] + folded["report"]["folded"] == apart["total"] == 7
+    assert apart["hits"][1]["id"] in folded["hits"][0]["duplicates"]
+    (near,) = objects(run("search", query, "--max-distance", 0.001, *data, "--json"))
+    assert [hit["sources"] for hit in near["hits"]] == [[str(query)]]
+    nothing = run("search", query, "--until", "2020-01-01T12:00", *data)
+    assert nothing.exit_code == Exit.DONE
+    assert "Nothing was found that fits" in nothing.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--since", "yesterday"], "2026-11-23T18:30"),
+        (["--max-distance", "-1"], "max_distance is -1"),
+        (["--label", "a,b"], "cannot be a label"),
+        (["--collapse", "--collapse-distance", "nan"], "collapse is nan"),
+    ],
+)
+def test_an_option_of_a_search_that_cannot_be_meant_is_refused(
+    run: Run, collection: Path, photos: Path, options: list[str], told: str
+) -> None:
+    result = run("search", photos / "0000.jpg", *options, "--data-dir", collection)
+    assert result.exit_code == Exit.USAGE
+    assert told in result.stderr
+
+
+def test_a_label_that_cannot_be_one_starts_no_job(run: Run, photos: Path, tmp_path: Path) -> None:
+    result = run("ingest", photos, "--label", " ", "--data-dir", tmp_path / "data")
+    assert (result.exit_code, "cannot be a label" in result.stderr) == (Exit.USAGE, True)
+
+
 def test_a_search_takes_standard_input_and_stored_images(
     run: Run, collection: Path, photos: Path
 ) -> None:

@@ -28,7 +28,9 @@ def document(world: World) -> Any:
 def answers(world: World) -> Iterator[tuple[str, str, TestResponse]]:
     """Use every operation of the API as it is meant; the last one takes an image away."""
     file = picture(1)
-    job = world.post("/jobs", data={"files": [(BytesIO(file), "one.png"), (BytesIO(b"x"), "y")]})
+    job = world.post(
+        "/jobs", data={"files": [(BytesIO(file), "one.png"), (BytesIO(b"x"), "y")], "labels": "a"}
+    )
     yield "post", "/jobs", job
     job_id = world.finished(job)["id"]
     yield "get", "/jobs", world.get("/jobs")
@@ -49,6 +51,7 @@ def answers(world: World) -> Iterator[tuple[str, str, TestResponse]]:
     yield "get", "/searches/{ticket}/thumbnail", world.get(f"/searches/{ticket}/thumbnail")
     yield "delete", "/searches/{ticket}", world.delete(f"/searches/{ticket}")
 
+    yield "get", "/labels", world.get("/labels")
     yield "get", "/status", world.get("/status")
     yield "delete", "/images/{image_id}", world.delete(f"/images/{image_id}")
 

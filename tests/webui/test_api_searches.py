@@ -38,6 +38,73 @@ def test_a_hit_can_be_searched_with_and_looked_at(world: World) -> None:
         assert thumbnail.data.startswith(b"\xff\xd8")
 
 
+def test_a_search_finds_only_what_fits_and_repeats_what_was_asked(world: World) -> None:
+    files = [picture(seed) for seed in range(6)]
+    world.add(*files[:3], labels=["cats", "2025"])
+    world.add(*files[3:], labels="dogs")
+    options = {"labels": ["dogs", "birds"], "source": "upload:", "since": "2020-01-01", "k": 5}
+    for search in (
+        world.search(file=files[0], **options),
+        world.search(image_id=world.search(file=files[0], k=1)["hits"][0]["id"], **options),
+    ):
+        assert [hit["labels"] for hit in search["hits"]] == [["dogs"]] * 3
+        assert [hit["rank"] for hit in search["hits"]] == [1, 2, 3]
+        assert all(time.time() - 3600 < hit["added_at"] < time.time() for hit in search["hits"])
+        assert (search["labels"], search["source"]) == (["dogs", "birds"], "upload:")
+        assert (search["since"], search["until"], search["k"]) == (1_577_836_800.0, None, 5)
+        assert search["report"]["complete"]
+    nearest = world.search(file=files[0], max_distance=0.01)
+    assert [hit["sources"] for hit in nearest["hits"]] == [["upload:0.png"]]
+    for nothing in ({"until": 1_577_836_800}, {"source": "/srv/"}, {"labels": ["none"]}):
+        found = world.search(file=files[0], **nothing)
+        assert (found["state"], found["hits"], found["total"]) == ("done", [], 0)
+    counts = [(each["label"], each["images"]) for each in world.get("/labels").json["labels"]]
+    assert counts == [("2025", 3), ("cats", 3), ("dogs", 3)]
+
+
+def test_near_duplicates_are_folded_into_the_nearest(world: World) -> None:
+    files = [picture(1), picture(1, side_px=96), picture(1, side_px=128), picture(2)]
+    world.add(*files)
+    apart = world.search(file=files[0])
+    assert [hit["duplicates"] for hit in apart["hits"]] == [[]] * 4
+    folded = world.search(file=files[0], collapse=apart["hits"][2]["distance"] + 0.001)
+    assert [hit["id"] for hit in folded["hits"]] == [
+        apart["hits"][0]["id"],
+        apart["hits"][3]["id"],
+    ]
+    assert folded["hits"][0]["duplicates"] == [hit["id"] for hit in apart["hits"][1:3]]
+    assert (folded["total"], folded["report"]["folded"]) == (2, 2)
+
+
+def test_an_option_that_cannot_be_meant_is_refused_by_its_name(idle: World) -> None:
+    url = "http://example.org/a.png"
+    for options, code in (
+        ({"max_distance": -1}, "bad_max_distance"),
+        ({"collapse": -1}, "bad_collapse"),
+        ({"collapse": 0.1, "k": 1_001}, "bad_k"),
+        ({"labels": [""]}, "bad_labels"),
+        ({"source": "x" * 5_000}, "bad_source"),
+        ({"since": "yesterday"}, "bad_since"),
+        ({"until": "2026-02-30"}, "bad_until"),
+        ({"since": 5, "until": "1970-01-01"}, "bad_until"),
+    ):
+        refused = idle.post("/searches", json={"url": url, **options})
+        assert (refused.status_code, refused.json["error"]["code"]) == (400, code), options
+        assert refused.json["error"]["remedy"]
+    for wrong in ({"since": True}, {"until": []}, {"labels": "cats"}, {"max_distance": "near"}):
+        refused = idle.post("/searches", json={"url": url, **wrong})
+        assert (refused.status_code, refused.json["error"]["code"]) == (422, "invalid_request")
+        assert next(iter(wrong)) in refused.json["error"]["message"]
+
+
+def test_the_largest_k_is_described(idle: World) -> None:
+    schemas = idle.get("/openapi.json").json["components"]["schemas"]
+    most = idle.get("/status").json["max_k"]
+    assert most >= 1_000
+    for name in ("SearchJson", "SearchForm"):
+        assert schemas[name]["properties"]["k"]["maximum"] == most
+
+
 def test_pages_of_an_answer_fit_together_while_images_come_and_go(world: World) -> None:
     world.add(*[picture(seed) for seed in range(7)])
     whole = world.search(file=picture(2))

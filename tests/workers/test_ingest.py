@@ -45,13 +45,15 @@ def dispatcher() -> RecordingDispatcher:
     return RecordingDispatcher()
 
 
-def job_of(resources: Resources, folder: Path, seeds: Sequence[int]) -> tuple[str, list[int]]:
+def job_of(
+    resources: Resources, folder: Path, seeds: Sequence[int], labels: tuple[str, ...] = ()
+) -> tuple[str, list[int]]:
     """Make a job with one file per seed, all of it sent to the queue."""
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{place}.jpg" for place in range(len(seeds))]
     for path, seed in zip(paths, seeds, strict=True):
         path.write_bytes(jpeg(seed))
-    job_id = resources.ledger.jobs.create(NewJob(JobKind.FOLDER, "job"))
+    job_id = resources.ledger.jobs.create(NewJob(JobKind.FOLDER, "job", labels=labels))
     resources.ledger.items.add(job_id, [to_file(path) for path in paths])
     resources.ledger.jobs.finish_listing(job_id)
     (ids,) = resources.ledger.items.dispatch(job_id, batch=len(seeds), window=1)
@@ -89,6 +91,31 @@ def test_a_third_delivery_after_the_outcome_changes_nothing(
         ingest.ingest(resources, dispatcher, job_id, ids)
     (item,) = items(resources, job_id)
     assert (item.state, item.attempts) == (ItemState.INDEXED, 1)
+
+
+def test_labels_survive_a_redelivery_and_a_later_job_adds_its_own(
+    resources: Resources, dispatcher: RecordingDispatcher, tmp_path: Path
+) -> None:
+    job_id, ids = job_of(resources, tmp_path, [21, 22], labels=("cats", "été"))
+    works = resources.ledger.items.claim(job_id, ids[:1]).works
+    ingest.take_in(resources, works, Stopwatch())
+    # The worker dies here; both items are delivered again.
+    for item_id in ids:
+        ingest.ingest(resources, dispatcher, job_id, [item_id])
+    names = [item.image_id or "" for item in items(resources, job_id)]
+    assert [labels_of(resources, name) for name in names] == [{"cats", "été"}] * 2
+
+    later, again = job_of(resources, tmp_path / "later", [22], labels=("dogs",))
+    ingest.ingest(resources, dispatcher, later, again)
+    assert counts(resources, later) == Counts(submitted=1, duplicate=1)
+    assert labels_of(resources, names[1]) == {"cats", "dogs", "été"}
+    assert resources.shards.labels() == {"cats": 2, "été": 2, "dogs": 1}
+
+
+def labels_of(resources: Resources, image_id: str) -> set[str]:
+    image = resources.shards.get(image_id)
+    assert image is not None
+    return set(image.labels)
 
 
 def test_twins_in_one_batch_are_one_image_and_one_duplicate(

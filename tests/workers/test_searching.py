@@ -15,8 +15,9 @@ from tests.workers.conftest import PATIENCE_S
 from tests.workers.pictures import folder_of, jpeg
 from workers.client import Client
 from workers.errors import Failed, InvalidRequest, SettingsError, Unavailable
+from workers.probing import merged_answer
 from workers.records import Problem, SearchState
-from workers.searching import MAX_EFFORT, MIN_EFFORT, candidates_for, merged_answer
+from workers.searching import MAX_EFFORT, MIN_EFFORT, candidates_for
 from workers.settings import Settings
 
 PROBLEM = Problem("store", "The shard is damaged.", "Restore it.")

@@ -11,7 +11,7 @@ from webui.context import site
 from webui.errors import WebError
 from webui.imagefiles import BINARY, image_file
 from webui.openapi import JSON, MULTIPART, Noun
-from webui.schemas import SearchFormSchema, SearchJsonSchema, SearchQuery, SearchSchema
+from webui.search_schemas import SearchFormSchema, SearchJsonSchema, SearchQuery, SearchSchema
 from webui.uploads import named_stream
 from workers.records import SearchState
 

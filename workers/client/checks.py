@@ -9,18 +9,16 @@ from datetime import UTC, datetime, tzinfo
 
 from workers.client.parts import check_range
 from workers.errors import InvalidRequest
-from workers.options import MAX_EFFORT, MIN_EFFORT, SearchOptions
+from workers.options import MAX_COLLAPSED_K, MAX_EFFORT, MIN_EFFORT, SearchOptions
 
 MAX_LABELS = 32
 MAX_LABEL_CHARS = 64
-MAX_COLLAPSED_K = 1_000
-"""Telling which of many hits are one picture compares each of them with the others."""
 
 _MAX_SOURCE_CHARS = 4096
 
 
 def checked_options(options: SearchOptions, *, max_k: int) -> SearchOptions:
-    """Return options with their labels tidied.
+    """Return options with their texts tidied.
 
     Raises:
         InvalidRequest: One of them is out of range; the code is ``bad_`` and its name.
@@ -42,7 +40,9 @@ def checked_options(options: SearchOptions, *, max_k: int) -> SearchOptions:
             remedy=f"At most {_MAX_SOURCE_CHARS:,} are taken.",
             code="bad_source",
         )
-    return replace(options, labels=checked_labels(options.labels))
+    # A source in the store has no halves of surrogate pairs, which no message could carry.
+    source = options.source.encode(errors="replace").decode()
+    return replace(options, labels=checked_labels(options.labels), source=source)
 
 
 def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:

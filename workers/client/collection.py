@@ -28,6 +28,10 @@ class CollectionCalls(Parts):
         """
         return self._resources.shards.recent(limit, before)
 
+    def labels(self) -> dict[str, int]:
+        """Return how many images have each label, the most frequent first."""
+        return self._resources.shards.labels()
+
     def image(self, image_id: str) -> Image:
         """Return an image's record.
 

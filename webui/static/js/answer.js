@@ -3,8 +3,9 @@
 import { get } from "./api.js";
 import { el, sourceNode } from "./dom.js";
 import { count, milliseconds, number } from "./format.js";
-import { describe, originalLink, searchPath, sourceLine, thumbnail } from "./imagecard.js";
+import { describe, labelLine, originalLink, searchPath, sourceLine, thumbnail, thumbnailOf } from "./imagecard.js";
 
+const MOST_ALIKE = 30;
 const FINISHED = new Set(["done", "partial"]);
 
 export const hasAnswer = (search) => FINISHED.has(search.state);
@@ -61,7 +62,18 @@ export function remarkOn(search) {
   }
   if (search.state === "cancelled") return { tone: "plain", message: "This search was cancelled." };
   if (search.total > 0) return null;
+  if (isNarrowed(search)) return { tone: "plain", message: "Nothing was found that fits the options.", remedy: "Ask for less under “More options”." };
   return { tone: "plain", message: "Nothing was found.", remedy: "The collection may be empty: add images on the jobs page." };
+}
+
+export const isNarrowed = ({ max_distance, labels, source, since, until }) =>
+  max_distance !== null || labels.length > 0 || source !== "" || since !== null || until !== null;
+
+// The pictures are read when they are looked at.
+function alike({ duplicates }) {
+  if (!duplicates.length) return null;
+  const link = (id, index) => el("a", { href: searchPath(id), "aria-label": `Search with near-duplicate ${index + 1}` }, thumbnailOf(id));
+  return el("details", { class: "alike" }, el("summary", {}, count(duplicates.length, "near-duplicate")), el("div", {}, duplicates.slice(0, MOST_ALIKE).map(link)));
 }
 
 export function hitCard(hit, onSearch) {
@@ -74,5 +86,7 @@ export function hitCard(hit, onSearch) {
     el("a", { ...link, onclick: (event) => onSearch(event, hit.id) }, thumbnail(hit, "")),
     el("div", { class: "under" }, el("span", { class: "distance", title }, rank, hit.distance.toFixed(3)), originalLink(hit)),
     el("div", { class: "under quiet" }, sourceLine(hit)),
+    labelLine(hit),
+    alike(hit),
   );
 }

@@ -3,7 +3,7 @@
 import { get, query, remove } from "./api.js";
 import { byId, clear, el, showProblem, sourceNode } from "./dom.js";
 import { bytes, count, moment } from "./format.js";
-import { describe, searchPath, thumbnail } from "./imagecard.js";
+import { describe, labelLine, searchPath, thumbnail } from "./imagecard.js";
 
 const PAGE = 60;
 const dialog = byId("details");
@@ -44,9 +44,10 @@ function facts(image) {
     ["Format", image.format],
     ["Added", moment(image.added_at)],
     [image.sources.length > 1 ? "Sources" : "Source", image.sources.map((source) => el("div", {}, sourceNode(source)))],
+    image.labels.length && ["Labels", labelLine(image)],
     ["Id", el("code", {}, image.id)],
   ];
-  return rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+  return rows.filter(Boolean).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
 }
 
 async function showDetails(listed) {

@@ -15,6 +15,12 @@ export function thumbnail(image, alt = describe(image)) {
   return picture;
 }
 
+export const thumbnailOf = (id) => thumbnail({ thumbnail_url: `/api/v1/images/${encodeURIComponent(id)}/thumbnail` }, "");
+
+export function labelLine({ labels }) {
+  return labels.length > 0 && el("div", { class: "labels" }, labels.map((label) => el("span", { class: "tag" }, label)));
+}
+
 export function sourceLine(image) {
   const [first, ...others] = image.sources;
   if (!first) return null;

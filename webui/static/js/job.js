@@ -22,7 +22,8 @@ let read = { at: -Infinity, counts: "" }; // when the list of items was last rea
 function facts(job) {
   const end = job.finished_at ?? Date.now() / 1000;
   const took = job.started_at && `${job.finished_at ? "took" : "for"} ${duration(Math.max(0, end - job.started_at))}`;
-  return [KINDS[job.kind], `asked ${moment(job.created_at)}`, took].filter(Boolean).join(" · ");
+  const labels = job.labels.length > 0 && `labelled ${job.labels.join(", ")}`;
+  return [KINDS[job.kind], `asked ${moment(job.created_at)}`, took, labels].filter(Boolean).join(" · ");
 }
 
 function pace(job) {

@@ -21,6 +21,8 @@ let chosen = [];
 const kind = () => new FormData(form).get("kind");
 const text = (id) => byId(id).value.trim();
 
+const labels = () => text("labels").split(",").map((label) => label.trim()).filter(Boolean);
+
 function showPanel() {
   for (const panel of form.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== kind();
   byId("go").hidden = kind() === "folder" && !byId("path"); // the panel says why, and what to do
@@ -74,6 +76,7 @@ async function sendFiles() {
     const body = new FormData();
     const part = all.length > 1 ? ` (part ${index + 1} of ${all.length})` : "";
     body.append("label", (text("label") || count(chosen.length, "file")) + part);
+    for (const label of labels()) body.append("labels", label);
     for (const file of files) body.append("files", file, file.name);
     job = await upload("/jobs", body, (done) => {
       byId("sending").textContent = `Sending ${Math.floor(100 * done)} %${part}`;
@@ -83,7 +86,7 @@ async function sendFiles() {
 }
 
 function jsonBody() {
-  const common = { kind: kind(), ...(text("label") && { label: text("label") }) };
+  const common = { kind: kind(), labels: labels(), ...(text("label") && { label: text("label") }) };
   if (common.kind === "urls") return { ...common, urls: filled(byId("urls")).split(/\s+/).filter(Boolean) };
   if (common.kind === "folder") return { ...common, path: filled(byId("path")) };
   const limits = { max_depth: wholeNumber(byId("depth")), max_pages: wholeNumber(byId("max-pages")) };

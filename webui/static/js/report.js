@@ -7,7 +7,8 @@ import { bar, legend } from "./bars.js";
 const STAGES = 9; // colours in the style sheet
 const LEAST_MS = 0.05;
 
-function completeness(report) {
+function completeness(report, narrowed) {
+  if (report.complete && narrowed) return "Every image that fits was considered: nothing nearer fits.";
   if (report.complete) return "Every image was considered: nothing nearer exists in the collection.";
   if (report.radius < 0) return "Only the likeliest images were considered. Raise the effort to look further.";
   return (
@@ -34,6 +35,7 @@ function facts(report) {
     fact("Hamming radius", report.radius < 0 ? "none" : shown(report.radius)),
     fact("Candidates", shown(report.candidates)),
     fact("Re-ranked", shown(report.reranked)),
+    fact("Near-duplicates folded", report.folded ? shown(report.folded) : null),
     fact("Shards answered", shards(report)),
     fact("Model", report.bundle),
   );
@@ -65,13 +67,13 @@ function times(timings) {
   ];
 }
 
-export function reportNode(report) {
+export function reportNode(report, { narrowed = false } = {}) {
   const open = matchMedia("(min-width: 60rem)").matches;
   return el(
     "details",
     { class: "report", open },
     el("summary", {}, "How this answer came about"),
-    el("p", { class: report.complete ? "complete" : "" }, completeness(report)),
+    el("p", { class: report.complete ? "complete" : "" }, completeness(report, narrowed)),
     facts(report),
     times(report.timings_ms ?? {}),
   );

@@ -1,11 +1,11 @@
 // The search page: ask, follow the ticket, show the answer.
 
 import { get, post, query, remove } from "./api.js";
-import { filePreview, hasAnswer, hitCard, preview, queryNode, remarkOn, stateText } from "./answer.js";
+import { filePreview, hasAnswer, hitCard, isNarrowed, preview, queryNode, remarkOn, stateText } from "./answer.js";
 import { badge, byId, clear, el, isPage, onFilesDropped, showProblem } from "./dom.js";
-import { wholeNumber } from "./fields.js";
 import { follow, isOpen } from "./follow.js";
 import { bytes, count, duration, moment, number } from "./format.js";
+import { formOf, options, showOptions, startOptions } from "./options.js";
 import { reportNode } from "./report.js";
 import { status } from "./status.js";
 
@@ -22,14 +22,9 @@ const wide = matchMedia("(min-width: 60rem)"); // the style sheet shows the opti
 
 // --- asking -------------------------------------------------------------------------------------
 
-function options() {
-  return { k: wholeNumber(byId("k")), effort: byId("effort").valueAsNumber };
-}
-
 function bodyOf(asked) {
   if (!asked.file) return { ...asked, ...options() };
-  const form = new FormData();
-  for (const [name, value] of Object.entries(options())) form.append(name, value);
+  const form = formOf(options());
   form.append("file", asked.file, asked.file.name || "pasted image");
   return form;
 }
@@ -55,7 +50,7 @@ async function ask(asked, { replace = false } = {}) {
     search = await post("/searches", bodyOf(asked), signal);
   } catch (error) {
     if (!signal.aborted) fail(error);
-    if (error.field) byId("options").open = true;
+    if (error.field) error.field.closest("details").open = true;
     error.field?.focus();
     return;
   }
@@ -66,13 +61,14 @@ async function ask(asked, { replace = false } = {}) {
   followTicket(search.ticket, signal);
 }
 
-async function followTicket(ticket, signal, { atOnce = false } = {}) {
+async function followTicket(ticket, signal, { atOnce = false, refill = false } = {}) {
   const path = pathOf(ticket);
   const params = { offset: offsetAsked(), limit: PAGE };
   const onTrouble = (error) => showProblem(byId("problem"), { message: error.message, remedy: "It is tried again by itself." });
   try {
     for await (const search of follow(path, { wait: WAIT_S, atOnce, params, signal, onTrouble })) {
       clear(byId("problem"));
+      if (refill && shown === null) showOptions(search);
       show(search);
     }
   } catch (error) {
@@ -182,7 +178,7 @@ async function copyLink(event) {
 }
 
 function showOutcome(search) {
-  if (search.report) byId("report").replaceChildren(reportNode(search.report));
+  if (search.report) byId("report").replaceChildren(reportNode(search.report, { narrowed: isNarrowed(search) }));
   showHits(search);
   const remark = remarkOn(search);
   if (remark) showProblem(byId("problem"), remark, remark.tone);
@@ -225,16 +221,6 @@ function searchWith(event, imageId) {
 
 // --- the form -----------------------------------------------------------------------------------
 
-function showEffort() {
-  const input = byId("effort");
-  const candidates = JSON.parse(input.dataset.candidates)[input.valueAsNumber - 1];
-  byId("effort-value").textContent = input.value;
-  byId("effort-help").textContent =
-    candidates === null
-      ? "Compares every image: the slowest, and sure to find the nearest."
-      : `Compares the ${number(candidates)} likeliest images. More effort finds more and takes longer.`;
-}
-
 function askWithFiles(chosen, folders = []) {
   const image = chosen.find((file) => file.type.startsWith("image/")) ?? chosen[0];
   if (!image) {
@@ -267,7 +253,6 @@ function paste(event) {
 }
 
 function listen() {
-  byId("effort").addEventListener("input", showEffort);
   byId("file").addEventListener("change", (event) => {
     askWithFiles([...event.target.files]);
     event.target.value = ""; // so that the same file can be chosen again
@@ -295,7 +280,7 @@ function reset() {
 function open() {
   const address = new URLSearchParams(location.search);
   if (address.get("image")) ask({ image_id: address.get("image") }, { replace: true });
-  else if (address.get("ticket")) followTicket(address.get("ticket"), begin(), { atOnce: true });
+  else if (address.get("ticket")) followTicket(address.get("ticket"), begin(), { atOnce: true, refill: true });
   else reset();
 }
 
@@ -304,7 +289,7 @@ async function tellIfEmpty() {
   byId("empty").hidden = images !== 0;
 }
 
-showEffort();
+startOptions();
 listen();
 open();
 tellIfEmpty();
