@@ -24,8 +24,10 @@ FIXED_CENTRES = 256
 CODES_PER_CANDIDATE = 4
 """Codes looked at for each image compared by feature, where buckets are coarse."""
 
-_CHUNK_CODES = 64
+_CHUNK_CODES = 16
 """Codes filed at a time, so that their distances from all centres stay in the cache."""
+
+_WORDS_COUNTED_IN_BYTES = 3
 
 
 class Reach(NamedTuple):
@@ -159,6 +161,7 @@ class CentreBuckets:
 
     def __init__(self, centres: NDArray[np.uint8]) -> None:
         self._centres = rows_of_words(centres)
+        self._by_word = np.ascontiguousarray(self._centres.T)
         self.centres = len(centres)
 
     def file(self, codes: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -169,8 +172,9 @@ class CentreBuckets:
         for start in range(0, len(codes), _CHUNK_CODES):
             chunk = slice(start, start + _CHUNK_CODES)
             to_centres = self._to_centres(filled[chunk])
-            keys[chunk] = to_centres.argmin(axis=1)
-            distances[chunk] = to_centres.min(axis=1)
+            nearest = to_centres.argmin(axis=1)
+            keys[chunk] = nearest
+            distances[chunk] = to_centres[np.arange(len(nearest)), nearest]
         return keys, distances
 
     def reach(self, code: NDArray[np.uint8], keys: NDArray[Any], radii: NDArray[Any]) -> Reach:
@@ -187,9 +191,11 @@ class CentreBuckets:
         by_nearest = (wide - int(to_centres.min()) + 1) // 2
         return Reach(distances, np.maximum(wide - radii, by_nearest))
 
-    def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[Any]:
         """Return the distances of codes from all centres, shape=(N, M)."""
-        counts = np.zeros((len(codes), len(self._centres)), np.uint16)
+        # Up to 255 bits the counts fit into bytes, and fewer bytes go through the cache.
+        wide = np.uint8 if codes.shape[1] <= _WORDS_COUNTED_IN_BYTES else np.uint16
+        counts = np.zeros((len(codes), len(self._centres)), wide)
         for place in range(codes.shape[1]):
-            counts += np.bitwise_count(codes[:, None, place] ^ self._centres[None, :, place])
+            counts += np.bitwise_count(codes[:, None, place] ^ self._by_word[place])
         return counts
