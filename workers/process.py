@@ -18,6 +18,7 @@ from workers.lanes import BULK, Lane
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.tasks import app_for
+from workers.upkeep import StoreKeeper
 
 _LOOK_UP_S = 0.5
 
@@ -50,8 +51,10 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
             resources.files,
             settings,
         )
+        store_keeper = StoreKeeper(resources)
         if lane.name == BULK:
             keeper.start()
+            store_keeper.start()
         try:
             worker = app.Worker(
                 hostname=f"{lane.name}-{number}@{socket.gethostname()}",
@@ -65,6 +68,7 @@ def run_worker(settings: Settings, lane: Lane, *, number: int) -> None:
             )
             worker.start()
         finally:
+            store_keeper.close()
             keeper.close()
 
 

@@ -255,6 +255,12 @@ class Settings:
         _above_zero,
         "Pause between two looks for work that was lost and results that expired.",
     )
+    store_upkeep: bool = _setting(
+        True,
+        _flag,
+        "Whether bulk workers compact the shards and retrain their buckets in the background; "
+        "`lookalike store` does both on demand.",
+    )
 
     @property
     def embedded(self) -> bool:

@@ -16,6 +16,7 @@ from workers.lanes import INTERACTIVE
 from workers.resources import Resources
 from workers.settings import Settings
 from workers.tasks import app_for
+from workers.upkeep import StoreKeeper
 
 __all__ = ["DEFAULT_CRAWL_DEPTH", "DEFAULT_CRAWL_PAGES", "Client"]
 
@@ -109,3 +110,7 @@ class Client(SearchCalls, JobCalls):
         keeper = Housekeeper(self._dispatcher, self._ledger, self._files, self.settings)
         keeper.start()
         self._closers.append(keeper.close)
+        if self.settings.embedded:
+            store_keeper = StoreKeeper(self._resources)
+            store_keeper.start()
+            self._closers.append(store_keeper.close)
