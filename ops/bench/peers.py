@@ -30,7 +30,7 @@ MOST_FLOAT_BYTES = 4 << 30
 
 _MEMORY = "the index, all of it private"
 _CODE_PROBES = (4, 8, 16, 32, 64, 128, 256)
-_FEATURE_PROBES = (4, 16, 64, 256)
+_FEATURE_PROBES = (4, 16, 32, 64, 128, 256)
 _FLIPS = (0, 1, 2)
 _NEIGHBOURS, _BUILD_DEPTH = 32, 80
 _LISTS_PER_ROOT = 4

@@ -24,8 +24,18 @@ class Vectors:
 
 def read_queries(folder: Path) -> Vectors:
     """Return what a collection is searched with."""
-    with np.load(folder / "queries.npz") as file:
+    return read_vectors(folder / "queries.npz")
+
+
+def read_vectors(path: Path) -> Vectors:
+    """Return what `write_vectors` wrote."""
+    with np.load(path) as file:
         return Vectors(file["features"], file["codes"])
+
+
+def write_vectors(path: Path, vectors: Vectors) -> None:
+    """Write an .npz file."""
+    np.savez(path, features=vectors.features, codes=vectors.codes)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.centres import learn_centres
 from ops.bench.figures import rounded
-from ops.bench.search_ask import Vectors, read_queries
+from ops.bench.search_ask import Vectors, read_queries, write_vectors
 from ops.bench.search_data import BLOCK, Codes, Source
 from ops.bench.search_truth import FeatureTruth
 from ops.bench.synthetic import images_of
@@ -117,7 +117,7 @@ def _build(source: Source, folder: Path, console: Console) -> None:
 def _fill(source: Source, folder: Path) -> dict[str, Any]:
     source.write(folder)
     queries = source.queries()
-    np.savez(folder / "queries.npz", features=queries.features, codes=queries.codes)
+    write_vectors(folder / "queries.npz", queries)
     centres = _centres(source, folder)
     np.save(folder / "centres.npy", centres)
     truth = FeatureTruth(folder, queries.features, source.n)

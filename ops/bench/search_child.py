@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from ops.bench.figures import rounded, spread
-from ops.bench.search_ask import Asked, read_queries
+from ops.bench.search_ask import Asked, Vectors, read_queries, read_vectors
 from ops.bench.synthetic import images_of
 from ops.errors import OpsError
-from store import Shard
+from store import NewImage, Shard
 
 _PROGRAM = (sys.executable, "-m", "ops.bench.search_child")
 _MB = 1e6
@@ -152,21 +152,26 @@ def search_cold(task: Mapping[str, Any]) -> dict[str, Any]:
 def write_on(task: Mapping[str, Any]) -> dict[str, Any]:
     """Append durable batches until a line comes on standard input."""
     folder, row = Path(task["folder"]), int(task["row"])
-    queries = read_queries(Path(task["queries"]))
+    fresh = read_vectors(Path(task["vectors"]))
     ended = threading.Event()
     threading.Thread(target=_await_line, args=(ended,), daemon=True).start()
     spent, written = 0.0, 0
     with Shard.open_existing(folder) as shard:
         _say("writing")
         while not ended.is_set():
-            chosen = (written + np.arange(DURABLE)) % len(queries.codes)
-            rows = row + written + np.arange(DURABLE)
-            batch = images_of(rows, queries.codes[chosen], queries.features[chosen])
+            batch = fresh_images(fresh, row + written)
             begin = time.perf_counter()
             shard.insert(batch)
             spent += time.perf_counter() - begin
             written += DURABLE
     return {"written": written, "written_per_s": rounded(written / max(spent, 1e-9))}
+
+
+def fresh_images(vectors: Vectors, row: int) -> Sequence[NewImage]:
+    """Return a batch of images that are new from a row on, looking like these in turn."""
+    rows = row + np.arange(DURABLE)
+    chosen = rows % len(vectors.codes)
+    return images_of(rows, vectors.codes[chosen], vectors.features[chosen])
 
 
 def _await_line(ended: threading.Event) -> None:

@@ -48,7 +48,10 @@ def _recalls(told: Sequence[Figures]) -> dict[str, tuple[str, Lines]]:
         title = f"{entry['stage']}, {entry['n']:,} images, {entry['bits']} bits, {entry['dims']}-d"
         _, lines = pictures.setdefault(name, (title, {}))
         point = (entry["p50_ms"], entry[recall_axis(entry["stage"])])
-        lines.setdefault(entry["way"], []).append(point)
+        label = entry["way"]
+        if entry["stage"] == CANDIDATES:
+            label += f", {entry['candidates']:,} candidates"
+        lines.setdefault(label, []).append(point)
     return pictures
 
 
@@ -70,7 +73,8 @@ def _growths(told: Sequence[Figures]) -> dict[str, tuple[str, Lines]]:
 
 
 def _searches(told: Sequence[Figures]) -> list[Figures]:
-    return [entry for entry in told if entry["stage"] in (CANDIDATES, WHOLE)]
+    searches = [entry for entry in told if entry["stage"] in (CANDIDATES, WHOLE)]
+    return [entry for entry in searches if not entry.get("records")]
 
 
 def _drawn(title: str, lines: Lines, *, growth: bool) -> bytes:

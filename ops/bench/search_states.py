@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ops.bench.figures import median, rounded, spread
-from ops.bench.search_ask import Asked
-from ops.bench.search_child import DURABLE, ask_child, writing
+from ops.bench.search_ask import Asked, Vectors, read_vectors, write_vectors
+from ops.bench.search_child import DURABLE, ask_child, fresh_images, writing
 from ops.bench.search_ways import OURS
-from ops.bench.synthetic import ids_of, images_of
+from ops.bench.synthetic import ids_of
 from ops.errors import OpsError
 from store import Shard
 from workers.searching import candidates_for
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _OPENINGS = 2
 _COLD_QUERIES = 20
 _BATCHES = 50
+_FRESH, _FRESH_IMAGES = "fresh.npz", 2_048
 _DELETED = 50
 _SPACE = 1.2  # of a copy, for what is written to it
 
@@ -100,15 +101,24 @@ def copied(collection: Collection) -> Iterator[Path]:
     prefix = f".{collection.folder.name}-copy-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=cache) as name:
         shutil.copytree(collection.shard, Path(name) / "shard")
+        write_vectors(Path(name) / _FRESH, _like_stored(collection))
         yield Path(name) / "shard"
+
+
+def _like_stored(collection: Collection) -> Vectors:
+    """Return what is to be stored anew: images as they are there, not like the queries."""
+    count = min(_FRESH_IMAGES, collection.source.n)
+    rows = np.random.default_rng(1).choice(collection.source.n, count, replace=False)
+    return collection.at(np.sort(rows))
 
 
 def durable_batches(collection: Collection, copy: Path) -> dict[str, Any]:
     """Append batches of 64, each on the disk before the next."""
     spent = []
+    fresh = read_vectors(copy.parent / _FRESH)
     with Shard.open_existing(copy) as shard:
         for number in range(_BATCHES):
-            batch = _fresh(collection, number * DURABLE, DURABLE)
+            batch = fresh_images(fresh, collection.source.n + number * DURABLE)
             begin = time.perf_counter()
             shard.insert(batch)
             spent.append((time.perf_counter() - begin) * 1000)
@@ -176,9 +186,9 @@ def while_written(
         for i in range(known - min(20, known), known):
             asked.whole(i)
         idle = [asked.timed(i) for i in range(queries)]
-        row = 2 * collection.source.n + known
-        folder = {"folder": str(copy), "queries": str(collection.folder), "row": row}
-        with writing(folder) as finish:
+        row = collection.source.n + _BATCHES * DURABLE
+        task = {"folder": str(copy), "vectors": str(copy.parent / _FRESH), "row": row}
+        with writing(task) as finish:
             busy = [asked.timed(i) for i in range(queries)]
             written = finish()
     before, during = spread(idle, 50, 99), spread(busy, 50, 99)
@@ -194,10 +204,3 @@ def while_written(
         "p99_ratio": rounded(during["p99"] / before["p99"]),
         **written,
     }
-
-
-def _fresh(collection: Collection, first: int, count: int) -> Any:
-    queries = collection.queries
-    chosen = (first + np.arange(count)) % len(queries.codes)
-    rows = collection.source.n + len(queries.codes) + first + np.arange(count)
-    return images_of(rows, queries.codes[chosen], queries.features[chosen])
