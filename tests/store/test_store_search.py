@@ -92,7 +92,7 @@ def test_everything_within_the_reported_radius_was_compared(world, number, wante
 
 
 @given(number=queries, wanted=candidates, weight=weights)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_weight_of_codes_orders_the_images_compared_and_does_not_choose_them(
     world, number, wanted, weight
 ):

@@ -1,6 +1,8 @@
 """The files of features alone, and features of a store that span several of them."""
 
+import errno
 import mmap
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from store_world import (
     make_spec,
 )
 
-from store import Shard, StoreDamaged, snapshot
+from store import Shard, StoreDamaged, StoreFull, snapshot
 from store.layout import HEAD
 from store.segments import SEGMENT_ROWS, SegmentMoved, Segments, SegmentView, in_memory
 
@@ -219,6 +221,44 @@ def test_opening_removes_files_of_no_segment(shard):
     with Shard.open(shard.path, make_spec()) as again:
         assert not left.exists()
         assert again.check().problems == ()
+
+
+FAILING = [("pwrite", 1), ("pwrite", 2), ("fdatasync", 1), ("ftruncate", 1), ("fsync", 1)]
+
+
+@pytest.mark.parametrize(("call", "number"), FAILING)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_while_features_are_written_loses_nothing(
+    tmp_path, monkeypatch, call, number, code
+):
+    calls, real = [], getattr(os, call)
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments)
+
+    with small_segments(ROWS), Shard.open(tmp_path, make_spec()) as shard:
+        shard.insert([make_image(number) for number in range(ROWS - 2)])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, fail)
+            with pytest.raises(StoreFull, match="nothing of this change was stored"):
+                shard.insert([make_image(number) for number in range(100, 110)])
+        assert shard.count() == ROWS - 2
+        assert shard.check().problems == ()
+        images = [make_image(number) for number in range(ROWS + 2)]
+        assert all(outcome.created for outcome in shard.insert(images))
+        assert shard.check().problems == ()
+        query = make_query(images[0], k=100)
+        assert_same_hits(find(shard, query), brute_force(shard, images, query))
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all(files, monkeypatch):
+    real, written = os.pwrite, features(10)
+    monkeypatch.setattr(os, "pwrite", lambda to, data, at: real(to, data[:7], at))
+    files.write(0, 0, 3, *written)
+    assert_holds(files.view(0, 0, 13), 3, written)
 
 
 def test_a_file_compacted_under_a_search_is_looked_for_anew(shard, monkeypatch):
