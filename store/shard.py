@@ -319,6 +319,8 @@ class Shard(Upkeep):
             raise ValueError(
                 f"expected a finite code weight of at least 0, got {query.code_weight}"
             )
+        if query.max_distance is not None and math.isnan(query.max_distance):
+            raise ValueError(f"expected a largest distance, got {query.max_distance}")
         if not 0 <= group < groups:
             raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")
         return Share(group, groups)

@@ -196,6 +196,7 @@ BAD_QUERIES = {
     "a negative weight": {"code_weight": -0.1},
     "a weight of nan": {"code_weight": float("nan")},
     "a weight of infinity": {"code_weight": float("inf")},
+    "a largest distance of nan": {"max_distance": float("nan")},
 }
 
 
