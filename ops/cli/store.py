@@ -8,7 +8,10 @@ from ops.cli.console import Console, leave, plain
 from ops.cli.exits import Exit
 from ops.cli.options import Group, settings_options
 from ops.cli.shards import shard_folders
+from ops.cli.store_compact import compact
 from ops.cli.store_migrate import migrate
+from ops.cli.store_recall import recall
+from ops.cli.store_retrain import retrain
 from store import Shard, ShardStats
 from workers.settings import Settings
 
@@ -18,6 +21,9 @@ def store() -> None:
     """Figures and checks of the store on disk, and its upkeep."""
 
 
+store.add_command(compact)
+store.add_command(retrain)
+store.add_command(recall)
 store.add_command(migrate)
 
 
