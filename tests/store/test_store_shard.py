@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from store_world import find, make_id, make_image, make_query, make_spec
 
-from store import Inserted, Partial, Shard, StoreClosed
+from store import Inserted, Partial, Shard, StoreClosed, writing
 from store.writing import MOST_SOURCES
 
 
@@ -39,6 +39,52 @@ def test_every_stored_image_finds_itself_first(tmp_path, bits, metric):
             (hit,) = find(shard, make_query(stored, k=1))
             assert (hit.id, hit.hamming) == (image.id, 0)
             assert hit.distance == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("bits", [20, 128])
+def test_a_batch_prepared_in_parts_is_stored_like_one_that_is_not(tmp_path, monkeypatch, bits):
+    images = [make_image(number % 80, bits, origin=str(number // 50)) for number in range(100)]
+    with (
+        Shard.open(tmp_path / "whole", make_spec(bits)) as whole,
+        Shard.open(tmp_path / "parts", make_spec(bits)) as parts,
+    ):
+        outcomes = whole.insert(images)
+        monkeypatch.setattr(writing, "_PART", 7)
+        assert parts.insert(images) == outcomes
+        assert parts.recent(100) == whole.recent(100)
+        files = [next((shard.path / "segments").iterdir()) for shard in (whole, parts)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        query = make_query(images[0], candidates=30)
+        assert parts.search(query) == whole.search(query)
+        assert parts.check().problems == ()
+
+
+def test_a_malformed_image_in_any_part_of_a_batch_is_refused_with_all_of_it(shard, monkeypatch):
+    monkeypatch.setattr(writing, "_PART", 3)
+    images = [make_image(number) for number in range(10)]
+    images[7] = replace(images[7], feature=np.full(8, np.nan, np.float32))
+    with pytest.raises(ValueError, match="finite"):
+        shard.insert(images)
+    assert shard.count() == 0
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_batch_prepared_while_a_retraining_ends_is_filed_by_the_new_centres(tmp_path, again):
+    centres = np.random.default_rng(3).integers(0, 256, (4, 16), np.uint8)
+    images = [make_image(number, 128) for number in range(60)]
+    with Shard.open(tmp_path, make_spec(128)) as shard:
+        shard.insert(images[:20])
+        first = writing.prepare(images[20:40], shard.spec, shard._keys)
+        shard.retrain(centres)
+        if again:
+            shard.begin_retraining(centres[:2])
+            shard.retrain_step(5)
+        shard._write(lambda store: writing.insert(store, first, shard._keys))
+        shard.search(make_query(images[0]))
+        shard.insert(images[40:])
+        shard.retrain()
+        assert shard.check().problems == ()
+        assert len(shard.search(make_query(images[0], k=100))) == 60
 
 
 def test_a_second_delivery_has_the_same_outcome(shard):
