@@ -220,7 +220,7 @@ def open_as_somebody(parent, name):
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
-    Shard.open(name, make_spec())
+    return Shard.open(name, make_spec())
 
 
 @pytest.mark.parametrize("name", ["shard", "shard/new"])
@@ -235,6 +235,29 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, name):
     folder.chmod(0o755)
     assert said.startswith("StoreReadOnly")
     assert "give this user write access to the folder" in said
+
+
+def test_features_that_may_not_be_written_are_named_and_can_be_searched(tmp_path):
+    folder = tmp_path / "shard"
+    fill(folder)
+    tmp_path.chmod(0o755)
+    folder.chmod(0o777)
+    for file in (data_file(folder), folder / "lock.mdb"):
+        file.chmod(0o666)
+    for path in (folder / "segments", *(folder / "segments").iterdir()):
+        path.chmod(0o555)
+
+    def search_and_insert():
+        shard = open_as_somebody(tmp_path, "shard")
+        assert len(shard.search(make_query(make_image(1), k=300))) == 200
+        shard.insert([make_image(1000)])
+
+    said = run_in_fork(search_and_insert)
+    assert said.startswith("StoreReadOnly")
+    assert "give this user write access to the folder" in said
+    with Shard.open(folder, make_spec()) as shard:
+        assert shard.count() == 200
+        assert shard.check().problems == ()
 
 
 def test_a_path_that_is_a_file_is_no_store(tmp_path):
