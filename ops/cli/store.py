@@ -8,6 +8,7 @@ from ops.cli.console import Console, leave, plain
 from ops.cli.exits import Exit
 from ops.cli.options import Group, settings_options
 from ops.cli.shards import shard_folders
+from ops.cli.store_backup import backup, restore
 from ops.cli.store_compact import compact
 from ops.cli.store_migrate import migrate
 from ops.cli.store_recall import recall
@@ -25,6 +26,8 @@ store.add_command(compact)
 store.add_command(retrain)
 store.add_command(recall)
 store.add_command(migrate)
+store.add_command(backup)
+store.add_command(restore)
 
 
 @store.command("stats")
