@@ -242,6 +242,23 @@ def test_every_damaged_slot_is_named(tmp_path, spec, damage, words):
     assert words in problems(tmp_path, spec)
 
 
+def test_every_flipped_bit_of_a_feature_is_named_and_no_other(tmp_path, spec):
+    whole, values_at = file_of(tmp_path).read_bytes(), SEGMENT_ROWS * HEAD.itemsize
+    rng = np.random.default_rng(9)
+    with Shard.open(tmp_path, spec) as shard:
+        shard.delete([make_id(7)])
+    for start, size in ((0, HEAD.itemsize), (values_at, DIMS)):
+        for at in rng.integers(0, (COUNT + 3) * size, 15).tolist():
+            flipped = bytearray(whole)
+            flipped[start + at] ^= 1 << rng.integers(8)
+            file_of(tmp_path).write_bytes(flipped)
+            row = at // size
+            with Shard.open(tmp_path, spec) as shard:
+                named = [f"the feature of row {row} " in line for line in shard.check().problems]
+            assert all(named)
+            assert bool(named) == (row < COUNT and row != 7)
+
+
 def test_slots_that_do_not_count_may_hold_anything(tmp_path, spec):
     for slot in (COUNT, COUNT + 500):
         change_slot(tmp_path, slot, flip_value)
