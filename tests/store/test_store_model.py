@@ -23,11 +23,11 @@ from store import Filter, Inserted, Shard, hamming, merge
 EPOCH = 1_700_000_000
 WORDS = ["red", "green", "blue", "grün"]
 
-numbers = st.integers(0, 30)
+numbers = st.integers(0, 49)
 origins = st.sampled_from(["first", "second", "third"])
 labels = st.lists(st.sampled_from(WORDS), max_size=3).map(tuple)
 deliveries = st.lists(st.tuples(numbers, origins, labels), min_size=1, max_size=12)
-moments = st.none() | st.floats(EPOCH - 1, EPOCH + 32)
+moments = st.none() | st.floats(EPOCH - 1, EPOCH + 51)
 filters = st.none() | st.builds(
     Filter,
     labels=st.lists(st.sampled_from([*WORDS, "unknown"]), max_size=2).map(tuple),
@@ -35,6 +35,7 @@ filters = st.none() | st.builds(
     since=moments,
     until=moments,
 )
+candidate_counts = st.integers(1, 5) | st.integers(1, 60)
 distances = st.none() | st.floats(0, 3)
 centre_seeds = st.tuples(st.integers(0, 3), st.integers(1, 12))
 
@@ -77,11 +78,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = tempfile.mkdtemp()
         self.undo.callback(shutil.rmtree, self.folder)
 
-    @initialize()
-    def create(self):
+    @initialize(count=st.integers(0, 50), dead=st.sets(numbers, max_size=10))
+    def create(self, count, dead):
+        """Begin with some images, so that there are segments to compact and buckets to skip."""
         self.model = {}
         self.answers = []
         self.open()
+        if count:
+            self.insert([(number, "first", tuple(WORDS[: number % 3])) for number in range(count)])
+        self.delete(sorted(dead))
 
     def open(self):
         spec = make_spec(self.bits, metric=self.metric, centres=self.centres)
@@ -122,7 +127,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert answer.candidates == answer.reranked == len(stored)
         self.answers.append(answer)
 
-    @rule(number=numbers, wanted=filters, candidates=st.integers(1, 40), groups=st.integers(1, 4))
+    @rule(number=numbers, wanted=filters, candidates=candidate_counts, groups=st.integers(1, 4))
     def search_some(self, number, wanted, candidates, groups):
         query = make_query(self.image(number), k=candidates, candidates=candidates, filter=wanted)
         parts = [self.shard.search(query, group=group, groups=groups) for group in range(groups)]
@@ -138,7 +143,7 @@ class StoreMachine(RuleBasedStateMachine):
             code = self.image(other).code
             assert identity in compared or hamming(query.code, code[None])[0] > answer.radius
 
-    @rule(number=numbers, candidates=st.none() | st.integers(1, 40), limit=distances)
+    @rule(number=numbers, candidates=st.none() | candidate_counts, limit=distances)
     def search_up_to_a_distance(self, number, candidates, limit):
         options = {"k": 10, "candidates": candidates}
         query = make_query(self.image(number), **options, max_distance=limit)
@@ -148,7 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert answer.names() == free.names()[:near]
         assert (answer.radius, answer.reranked) == (free.radius, free.reranked)
 
-    @rule(chosen=st.lists(st.tuples(numbers, filters), max_size=5), candidates=st.integers(1, 40))
+    @rule(chosen=st.lists(st.tuples(numbers, filters), max_size=5), candidates=candidate_counts)
     def search_many_at_once(self, chosen, candidates):
         queries = [
             make_query(self.image(number), k=5, candidates=candidates, filter=wanted)
@@ -177,9 +182,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.shard.stats().dead_slots <= last
 
     @precondition(lambda self: self.bits > 24)
-    @rule(seed=centre_seeds)
-    def begin_retraining(self, seed):
+    @rule(seed=centre_seeds, steps=st.integers(0, 4))
+    def begin_retraining(self, seed, steps):
         self.shard.begin_retraining(self.other_centres(*seed))
+        for _ in range(steps):
+            self.shard.retrain_step(9)
 
     def other_centres(self, seed, count):
         codes = np.random.default_rng(seed).integers(0, 256, (count, -(-self.bits // 8)), np.uint8)
