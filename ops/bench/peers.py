@@ -18,15 +18,17 @@ from ops.bench.figures import rounded
 from ops.bench.search_ask import Found
 from ops.bench.search_data import BLOCK
 from ops.bench.search_names import CANDIDATES, WHOLE
-from ops.bench.search_ways import Way
+from ops.bench.search_ways import MOST_S, Way
 
 if TYPE_CHECKING:
     from ops.bench.search_build import Collection
 
 MISSING = "faiss is not installed, so there are no peers: pip install 'lookalike[bench]'"
 
-MOST_FLOAT_BYTES = 4 << 30
-"""Features that are held as floats, and copied by each index that keeps them so."""
+MOST_BYTES = 4 << 30
+"""Of all indexes of features together."""
+
+_COPIES = 3.25  # three of floats, one of bytes
 
 _MEMORY = "the index, all of it private"
 _CODE_PROBES = (4, 8, 16, 32, 64, 128, 256)
@@ -42,6 +44,11 @@ _MB = 1e6
 def can_compare() -> bool:
     """Tell whether faiss is installed."""
     return find_spec("faiss") is not None
+
+
+def fit(n: int, dims: int) -> bool:
+    """Tell whether the indexes of n features fit into memory together."""
+    return _COPIES * n * dims * 4 <= MOST_BYTES
 
 
 def open_faiss() -> ModuleType:
@@ -209,7 +216,7 @@ def _code_way(
         distances, rows = index.value.search(codes[i : i + 1], wanted)
         return Found(hamming=distances[0][rows[0] >= 0])
 
-    return Way(name, CANDIDATES, ask, _told(index, parameters), wanted)
+    return Way(name, CANDIDATES, ask, _told(index, parameters), wanted, MOST_S)
 
 
 def _feature_way(
@@ -222,7 +229,7 @@ def _feature_way(
         _, rows = index.value.search(features[i : i + 1], k)
         return Found(rows=rows[0][rows[0] >= 0])
 
-    return Way(name, WHOLE, ask, _told(index, parameters))
+    return Way(name, WHOLE, ask, _told(index, parameters), None, MOST_S)
 
 
 def _told(index: _Index, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,17 @@ from ops.bench.search_build import Collection, open_collection
 from ops.bench.search_compare import compare
 from ops.bench.search_curves import write_curves
 from ops.bench.search_data import FromFile, Source, Synthetic
-from ops.bench.search_names import BUILD, CANDIDATES, COLD, DELETE, INSERT, OPEN, WHOLE, WRITES
+from ops.bench.search_names import (
+    BUILD,
+    CANDIDATES,
+    COLD,
+    DELETE,
+    INSERT,
+    OPEN,
+    SEARCHES,
+    WHOLE,
+    WRITES,
+)
 from ops.bench.search_table import table
 from ops.bench.search_truth import Truth
 from ops.bench.search_ways import OURS, Way, figures, our_ways, take_turns
@@ -88,7 +98,8 @@ def _measured(plan: Plan, n: int, bits: int, console: Console) -> Iterator[Figur
     yield from _described(plan, collection, _all_stages(plan, collection, console))
     compared = _for_floats(plan, collection, console)
     if compared is not None and compared.source.n != collection.source.n:
-        ways = _take_turns(plan, compared, console, [WHOLE], floats=True)
+        memory = _searched(plan, compared)["searched_mb"]
+        ways = _take_turns(plan, compared, console, [WHOLE], memory, floats=True)
         yield from _described(plan, compared, ways)
 
 
@@ -105,15 +116,15 @@ def _for_floats(plan: Plan, collection: Collection, console: Console) -> Collect
     """Return the collection on which indexes of floats are measured, if any can be."""
     if WHOLE not in plan.stages or not plan.peers or not peers.can_compare():
         return None
-    source = collection.source
-    n = min(plan.peers_n, source.n)
-    if n * source.dims * 4 > peers.MOST_FLOAT_BYTES:
+    n = min(plan.peers_n, collection.source.n)
+    if not peers.fit(n, collection.source.dims):
         console.note(
-            f"{n:,} features of {source.dims} floats take more than "
-            f"{peers.MOST_FLOAT_BYTES >> 30} GB: faiss on floats is left out; lower --peers-n"
+            f"Indexes of {n:,} features of {collection.source.dims} floats take more than "
+            f"{peers.MOST_BYTES >> 30} GB: faiss on floats is left out; lower --peers-n."
         )
         return None
-    return collection if n == source.n else _open(plan, n, source.bits, console)
+    alike = n == collection.source.n
+    return collection if alike else _open(plan, n, collection.source.bits, console)
 
 
 def _described(
@@ -130,12 +141,15 @@ def _described(
 def _all_stages(plan: Plan, collection: Collection, console: Console) -> Iterator[Figures]:
     if BUILD in plan.stages:
         yield _build_figures(collection)
-    searched = [stage for stage in (CANDIDATES, WHOLE) if stage in plan.stages]
-    if searched:
-        floats = plan.peers_n >= collection.source.n
-        yield from _take_turns(plan, collection, console, searched, floats=floats)
+    opened = _searched(plan, collection) if {*SEARCHES, OPEN} & set(plan.stages) else {}
+    searches = [stage for stage in SEARCHES if stage in plan.stages]
+    if searches:
+        n = collection.source.n
+        floats = plan.peers_n >= n and peers.fit(n, collection.source.dims)
+        memory = opened["searched_mb"]
+        yield from _take_turns(plan, collection, console, searches, memory, floats=floats)
     if OPEN in plan.stages:
-        yield _opening(plan, collection)
+        yield search_states.opening(collection, opened, k=plan.k, effort=plan.effort)
     if COLD in plan.stages:
         yield search_states.cold(collection, k=plan.k, effort=plan.effort)
     yield from _written(plan, collection, console)
@@ -172,19 +186,13 @@ def _build_figures(collection: Collection) -> Figures:
     }
 
 
-def _opening(plan: Plan, collection: Collection) -> Figures:
-    opened = _searched(plan, collection)
-    efforts = [plan.effort]
-    return search_states.opening(collection, opened, k=plan.k, efforts=efforts)
-
-
 def _searched(plan: Plan, collection: Collection) -> dict[str, Any]:
     """Return what a fresh process tells that opens the store and searches it."""
     return search_states.searched(
         collection,
         k=plan.k,
         efforts=[effort for effort in plan.efforts if effort < MAX_EFFORT] or plan.efforts,
-        queries=min(50, _queries(plan, collection)),
+        queries=min(20, _queries(plan, collection)),
     )
 
 
@@ -193,13 +201,18 @@ def _queries(plan: Plan, collection: Collection) -> int:
 
 
 def _take_turns(
-    plan: Plan, collection: Collection, console: Console, stages: Sequence[str], *, floats: bool
+    plan: Plan,
+    collection: Collection,
+    console: Console,
+    stages: Sequence[str],
+    memory: dict[str, float],
+    *,
+    floats: bool,
 ) -> Iterator[Figures]:
     queries = _queries(plan, collection)
     with console.step(f"finding out what is to be found in {collection.source.n:,}"):
         wanted = [candidates_for(effort, plan.k) or plan.k for effort in plan.efforts]
         truth = Truth(collection, queries, max(wanted))
-    memory = _searched(plan, collection)["searched_mb"]
     with Shard.open_existing(collection.shard) as shard:
         ways = list(
             our_ways(shard, collection.queries, k=plan.k, efforts=plan.efforts, stages=stages)

@@ -73,8 +73,7 @@ def _growths(told: Sequence[Figures]) -> dict[str, tuple[str, Lines]]:
 
 
 def _searches(told: Sequence[Figures]) -> list[Figures]:
-    searches = [entry for entry in told if entry["stage"] in (CANDIDATES, WHOLE)]
-    return [entry for entry in searches if not entry.get("records")]
+    return [entry for entry in told if entry["stage"] in (CANDIDATES, WHOLE)]
 
 
 def _drawn(title: str, lines: Lines, *, growth: bool) -> bytes:

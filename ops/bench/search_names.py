@@ -1,10 +1,12 @@
 """What `lookalike bench search` can measure, by name."""
 
-CANDIDATES, WHOLE, BUILD, OPEN = "candidates", "whole", "build", "open"
-COLD, INSERT, DELETE, WRITES = "cold", "insert", "delete", "writes"
+CANDIDATES, WHOLE, RECORDS = "candidates", "whole", "records"
+BUILD, OPEN, COLD = "build", "open", "cold"
+INSERT, DELETE, WRITES = "insert", "delete", "writes"
 
-STAGES = (CANDIDATES, WHOLE, BUILD, OPEN, COLD, INSERT, DELETE, WRITES)
-DEFAULT_STAGES = (CANDIDATES, WHOLE, BUILD, OPEN)
+SEARCHES = (CANDIDATES, WHOLE, RECORDS)
+STAGES = (*SEARCHES, BUILD, OPEN, COLD, INSERT, DELETE, WRITES)
+DEFAULT_STAGES = (*SEARCHES, BUILD, OPEN)
 
 QUERIES = 1_000
 """Kept with each collection; more of them cannot be asked."""

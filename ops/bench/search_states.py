@@ -38,10 +38,10 @@ MEMORY_OF = (
 
 
 def opening(
-    collection: Collection, opened: dict[str, Any], *, k: int, efforts: Sequence[int]
+    collection: Collection, opened: dict[str, Any], *, k: int, effort: int
 ) -> dict[str, Any]:
     """Open the store in more fresh processes than the one that `searched` has told of."""
-    again = [searched(collection, k=k, efforts=efforts[:1], queries=1) for _ in range(_OPENINGS)]
+    again = [searched(collection, k=k, efforts=[effort], queries=1) for _ in range(_OPENINGS)]
     first, told = opened, [opened, *again]
     open_s = median([each["open_s"] for each in told])
     return {

@@ -19,7 +19,7 @@ def table(told: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> str:
 
 _NOTES = (
     "cpu: p50_ms of the processor's time, for a machine that others use too",
-    "recall: of the nearest codes (candidates); of what comparing all codes leads to (whole)",
+    "recall: of the nearest codes (candidates); of what comparing all codes leads to (else)",
     "of all: share of the 100 nearest features of all that are among the first 100 hits",
     "MB: private memory of a process with the store open; of a peer, its index",
 )
@@ -48,7 +48,6 @@ def _rest(entry: Mapping[str, Any]) -> str:
 
 _SHOWN = (
     "effort",
-    "records",
     "candidates",
     "batch",
     "per",

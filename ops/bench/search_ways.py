@@ -11,7 +11,7 @@ import numpy as np
 
 from ops.bench.figures import rounded, spread
 from ops.bench.search_ask import Asked, Found, Vectors
-from ops.bench.search_names import CANDIDATES, WHOLE
+from ops.bench.search_names import CANDIDATES, RECORDS, WHOLE
 from ops.bench.search_truth import DEPTH, Truth
 from store import Shard
 from workers.searching import DEFAULT_EFFORT, MAX_EFFORT, candidates_for
@@ -25,7 +25,9 @@ RECALL_OF = {
 }
 
 _WARM_UP = 20
-_SETTLE = 2  # other ways have had the processor's caches since
+_FEWEST = 5
+MOST_S = 1.5
+"""What a way that is only compared with is asked for at most."""
 
 
 @dataclass
@@ -38,7 +40,8 @@ class Way:
         ask: Answers the query of a number.
         told: What else to tell of it, parameters and memory.
         candidates: Images to compare by feature; `None` where that is no part of it.
-        slow: Whether it takes so long that few queries must do.
+        most_s: After so many seconds it is asked no more, but a few queries at least; `None`
+            asks it every one.
         spent_ms: Time of each query asked, on the clock.
         cpu_ms: Likewise of the processor, which others that want it do not lengthen.
         found: Their answers.
@@ -49,10 +52,16 @@ class Way:
     ask: Callable[[int], Found]
     told: dict[str, Any] = field(default_factory=dict)
     candidates: int | None = None
-    slow: bool = False
+    most_s: float | None = None
     spent_ms: dict[int, float] = field(default_factory=dict)
     cpu_ms: dict[int, float] = field(default_factory=dict)
     found: dict[int, Found] = field(default_factory=dict)
+
+    def weary(self) -> bool:
+        """Tell whether it has been asked for long enough."""
+        if self.most_s is None or len(self.spent_ms) < _FEWEST:
+            return False
+        return sum(self.spent_ms.values()) > self.most_s * 1000
 
     @property
     def ours(self) -> bool:
@@ -74,37 +83,45 @@ def take_turns(ways: Sequence[Way], *, queries: int, known: int, rounds: int) ->
         rounds: Parts of the queries.
     """
     for way in ways:
-        for i in range(max(0, known - (_SETTLE if way.slow else _WARM_UP)), known):
-            way.ask(i)
+        _warm_up(way, range(max(0, known - _WARM_UP), known))
     for number in range(rounds):
         for place, way in enumerate(ways):
-            way.ask(known - 1)
-            for i in range((number + place) % rounds, _asked(way, queries), rounds):
-                cpu, begin = time.process_time(), time.perf_counter()
-                way.found[i] = way.ask(i)
-                way.spent_ms[i] = (time.perf_counter() - begin) * 1000
-                way.cpu_ms[i] = (time.process_time() - cpu) * 1000
+            if not way.weary():
+                way.ask(known - 1)  # other ways have had the processor's caches since
+            for i in range((number + place) % rounds, queries, rounds):
+                if not way.weary():
+                    _measure(way, i)
 
 
-def _asked(way: Way, queries: int) -> int:
-    return min(queries, 10) if way.slow else queries
+def _warm_up(way: Way, queries: Sequence[int]) -> None:
+    begin = time.perf_counter()
+    for i in queries:
+        way.ask(i)
+        if way.most_s is not None and time.perf_counter() - begin > way.most_s / 4:
+            return
+
+
+def _measure(way: Way, i: int) -> None:
+    cpu, begin = time.process_time(), time.perf_counter()
+    way.found[i] = way.ask(i)
+    way.spent_ms[i] = (time.perf_counter() - begin) * 1000
+    way.cpu_ms[i] = (time.process_time() - cpu) * 1000
 
 
 def our_ways(
     shard: Shard, queries: Vectors, *, k: int, efforts: Sequence[int], stages: Sequence[str]
 ) -> Iterator[Way]:
-    """Return the ways of the store."""
+    """Return the ways of the store; records are read with the default effort only."""
     for effort in efforts:
         ask = Asked(shard, queries, k, candidates_for(effort, k))
         told = {"effort": effort}
-        slow = effort >= MAX_EFFORT
-        if CANDIDATES in stages and not slow:
+        most_s = MOST_S if effort >= MAX_EFFORT else None
+        if CANDIDATES in stages and ask.wanted is not None:
             yield Way(OURS, CANDIDATES, ask.candidates, dict(told), ask.wanted)
         if WHOLE in stages:
-            yield Way(OURS, WHOLE, ask.whole, dict(told), ask.wanted, slow=slow)
-            if effort == DEFAULT_EFFORT:
-                records = told | {"records": True}
-                yield Way(OURS, WHOLE, ask.with_records, records, ask.wanted)
+            yield Way(OURS, WHOLE, ask.whole, dict(told), ask.wanted, most_s)
+        if RECORDS in stages and effort == DEFAULT_EFFORT:
+            yield Way(OURS, RECORDS, ask.with_records, dict(told), ask.wanted)
 
 
 def figures(way: Way, truth: Truth, k: int) -> dict[str, Any]:
