@@ -45,7 +45,8 @@ def _distances(features: NDArray[np.float32], metric: str) -> NDArray[np.float64
         return apart
     lengths = np.sqrt(squares)
     both = lengths[:, None] * lengths[None]
-    cosines: NDArray[np.float64] = np.divide(products, both, out=np.zeros_like(products), where=both > 0)
+    nothing = np.zeros_like(products)
+    cosines: NDArray[np.float64] = np.divide(products, both, out=nothing, where=both > 0)
     # Two features of nothing but zeros are equal, though they have no direction.
     cosines[(squares[:, None] == 0) & (squares[None] == 0)] = 1
     return 1 - cosines
