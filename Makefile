@@ -14,8 +14,10 @@ EXTRAS := dev,postgresql,evaluate,lite2
 IMAGES ?= ops/demo/photos
 SERVE ?= 1
 ARGS ?=
+ROUNDS ?= 1000
+MINUTES ?= 60
 
-.PHONY: help setup demo caffe test lint format lock clean
+.PHONY: help setup demo caffe test drill lint format lock clean
 
 help: ## Print this list
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +33,9 @@ caffe: $(STAMP) ## Build pycaffe, once for this machine, and install it into .ve
 test: $(TRAIN_STAMP) ## Install what the tests need, where allowed, and run them (ARGS='-k name')
 	@ops/install_test_deps.sh
 	@$(BIN)/pytest $(ARGS)
+
+drill: $(STAMP) ## Kill stores at work, over and over, and look what is left (ROUNDS=20)
+	@$(BIN)/python -m ops.drill --rounds $(ROUNDS) --minutes $(MINUTES)
 
 lint: $(STAMP) ## Check format, lint and types
 	@$(BIN)/ruff format --check .
