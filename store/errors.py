@@ -10,7 +10,7 @@ class StoreMismatch(StoreError):
 
 
 class StoreVersionError(StoreError):
-    """The store's format is newer than this program."""
+    """The store's format is newer than this program, or older and to be migrated."""
 
 
 class NotAStore(StoreError):
@@ -42,3 +42,7 @@ class StoreReadOnly(StoreError):
 
 class NothingToRetrain(StoreError):
     """The codes of the store are so short that they are their own bucket key."""
+
+
+class TransferError(StoreError):
+    """A file of exported images cannot be written, or cannot be read as one."""

@@ -32,7 +32,7 @@ from store.layout import (
 )
 from store.segments import SEGMENT_ROWS
 from store.snapshot import Segment
-from store.spec import Inserted, NewImage, StoreSpec, check_label
+from store.spec import Image, Inserted, NewImage, StoreSpec, check_label
 from store.values import LARGEST, quantise
 
 if TYPE_CHECKING:
@@ -277,11 +277,12 @@ def _meet_again(store: Snapshot, name: bytes, new: NewImage) -> bool:
         image, sources=tuple(sources[:MOST_SOURCES]), labels=tuple(labels[:MOST_LABELS])
     )
     if richer != image:
-        _put_again(store, richer, record)
+        put_again(store, richer, record)
     return False
 
 
-def _put_again(store: Snapshot, richer: Any, record: Record) -> None:
+def put_again(store: Snapshot, richer: Image, record: Record) -> None:
+    """Store a record that has gained sources, or labels after those that it had."""
     name = row_key(richer.row)
     store.txn.put(name, pack_record(richer, record.code), db=store.tables.images)
     for label in richer.labels[len(record.image.labels) :]:

@@ -13,6 +13,7 @@ from ops.cli.store_compact import compact
 from ops.cli.store_migrate import migrate
 from ops.cli.store_recall import recall
 from ops.cli.store_retrain import retrain
+from ops.cli.store_transfer import export_, import_
 from store import Shard, ShardStats
 from workers.settings import Settings
 
@@ -28,6 +29,8 @@ store.add_command(recall)
 store.add_command(migrate)
 store.add_command(backup)
 store.add_command(restore)
+store.add_command(export_)
+store.add_command(import_)
 
 
 @store.command("stats")
