@@ -25,7 +25,7 @@ from ops.cli.console import Console
 from store import Shard, StoreSpec
 from store.layout import FORMAT
 
-VERSION = 1
+VERSION = 2
 """Raised when something is built otherwise; older collections are then left alone."""
 
 _MADE = "made.json"
