@@ -13,8 +13,8 @@ from store import NewImage
 
 MADE_OF = (
     "a mixture of {classes} classes of {kinds} kinds, with Zipf sizes and {subs} sub-clusters "
-    "each, in {latent} directions; every image is a draw of its own, but its fine noise is a stretch of a tape of "
-    "{tape} values that all share"
+    "each, in {latent} directions; every image is a draw of its own, but its fine noise is a "
+    "stretch of a tape of {tape} values that all share"
 )
 
 _KINDS, _ALIKE = 50, 0.6  # classes of one kind have so much of their variance in common
