@@ -50,7 +50,6 @@ def opening(
         "p50_ms": rounded(open_s * 1000),
         "p99_ms": rounded(max(each["open_s"] for each in told) * 1000),
         "open_s": open_s,
-        "recall": None,
         "memory_mb": first["opened_mb"],
         "memory_of": MEMORY_OF,
         "interpreter_mb": first["interpreter_mb"],
@@ -129,7 +128,6 @@ def durable_batches(collection: Collection, copy: Path) -> dict[str, Any]:
         "batch": DURABLE,
         "p50_ms": times["p50"],
         "p99_ms": times["p99"],
-        "recall": None,
         "images_per_s": rounded(DURABLE * len(spent) * 1000 / sum(spent)),
     }
 
@@ -152,7 +150,6 @@ def deletes(collection: Collection, copy: Path) -> Iterator[dict[str, Any]]:
                 "batch": size,
                 "p50_ms": times["p50"],
                 "p99_ms": times["p99"],
-                "recall": None,
                 "per": "image",
             }
         _insist_on_gone(collection, shard, rows)
@@ -198,7 +195,6 @@ def while_written(
         "effort": effort,
         "p50_ms": during["p50"],
         "p99_ms": during["p99"],
-        "recall": None,
         "idle_p50_ms": before["p50"],
         "idle_p99_ms": before["p99"],
         "p99_ratio": rounded(during["p99"] / before["p99"]),
