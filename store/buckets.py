@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LONGEST_KEY_BITS = 24
 FIXED_CENTRES = 256
 
-CODES_PER_CANDIDATE = 4
+CODES_PER_CANDIDATE = 16
 """Codes looked at for each image compared by feature, where buckets are coarse."""
 
 _CHUNK_CODES = 16
@@ -189,7 +189,7 @@ class CentreBuckets:
         distances = to_centres[keys]
         wide = distances.astype(np.int64)
         by_nearest = (wide - int(to_centres.min()) + 1) // 2
-        return Reach(distances, np.maximum(wide - radii, by_nearest))
+        return Reach(distances.astype(np.uint16), np.maximum(wide - radii, by_nearest))
 
     def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[Any]:
         """Return the distances of codes from all centres, shape=(N, M)."""

@@ -15,13 +15,14 @@ import numpy as np
 
 from store.codes import hamming, hamming_of_words, words
 from store.filters import Sieve
+from store.mirror import BucketCodes
 from store.spec import Query, Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.buckets import Buckets
-    from store.snapshot import BucketCodes, Directory, Snapshot
+    from store.snapshot import Directory, Snapshot
 
 _WIDER = 4
 """How many times as many codes are looked at when too few of them pass a filter."""
@@ -169,33 +170,35 @@ def _nearest_of(
 ) -> Candidates:
     """Keep the share's part of the nearest codes that pass."""
     if passing is not None:
-        codes = type(codes)(*(column[passing] for column in codes))
+        codes = BucketCodes(*(column[passing] for column in codes))
     distances = hamming_of_words(words(code), codes.words)
     kept = _nearest_codes(distances, codes.rows, wanted)
-    own = share.of(codes.keys)
-    dropped = distances[own & ~kept]
-    kept &= own
-    rows = codes.rows[kept].astype(np.int64)
+    own = None if share.groups == 1 else share.of(codes.keys)
+    left_out = ~kept if own is None else own & ~kept
+    places = np.flatnonzero(kept if own is None else own & kept)
+    rows = codes.rows[places].astype(np.int64)
     by_row = np.argsort(rows)
-    nearest_missed = min(
-        bits + 1 if plan.bound is None else plan.bound, int(dropped.min(initial=bits + 1))
-    )
+    missed = distances[left_out]
+    bound = bits + 1 if plan.bound is None else plan.bound
+    if len(missed):
+        bound = min(bound, int(missed.min()))
     return Candidates(
         rows=rows[by_row],
-        hamming=distances[kept][by_row],
-        seen=int(own.sum()),
+        hamming=distances[places][by_row].astype(np.uint16),
+        seen=len(distances) if own is None else int(own.sum()),
         buckets=int(share.of(plan.keys).sum()),
-        radius=min(nearest_missed - 1, bits),
+        radius=min(bound - 1, bits),
     )
 
 
 def _nearest_codes(
-    distances: NDArray[np.uint16], rows: NDArray[Any], wanted: int | None
+    distances: NDArray[Any], rows: NDArray[Any], wanted: int | None
 ) -> NDArray[np.bool_]:
     """Mark the `wanted` nearest codes, the older ones first where distances are equal."""
     if wanted is None or len(distances) <= wanted:
         return np.ones(len(distances), np.bool_)
-    line = np.partition(distances, wanted - 1)[wanted - 1]
+    # NumPy partitions words of 16 bits with vector instructions, and bytes without.
+    line = np.partition(distances.astype(np.uint16), wanted - 1)[wanted - 1]
     kept: NDArray[np.bool_] = distances < line
     on_line = np.flatnonzero(distances == line)
     oldest = np.argsort(rows[on_line].astype(np.int64))[: wanted - int(kept.sum())]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.filing import Key, Keys
-    from store.snapshot import BucketCodes, Segment, Snapshot
+    from store.mirror import BucketCodes
+    from store.snapshot import Segment, Snapshot
 
 _CHUNK_SLOTS = 1024
 
@@ -46,7 +47,7 @@ def _bucket_problems(store: Snapshot, key: Key) -> Iterator[str]:
     for bucket in sorted(occupied - set(lines.keys.tolist())):
         yield f"bucket {bucket} is missing from the directory"
     for bucket, count, radius in zip(*(column.tolist() for column in lines), strict=True):
-        entries = store.bucket_codes(np.array([bucket], np.uint32), key.generation)
+        entries = store.stored_bucket_codes(np.array([bucket], np.uint32), key.generation)
         if len(entries.rows) != count:
             yield f"bucket {bucket} holds {len(entries.rows)} images, the directory says {count}"
         yield from _filing_problems(store, key, bucket, radius, entries)

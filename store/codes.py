@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_WORDS_COUNTED_IN_BYTES = 3
+"""Codes of so many words of 64 bits differ in fewer than 256 bits."""
+
+
 def bytes_per_code(bits: int) -> int:
     """Return W, the bytes that a code of `bits` takes."""
     return -(-bits // 8)
@@ -68,19 +72,22 @@ def rows_of_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return filled.view(np.uint64)
 
 
-def hamming_of_words(code: NDArray[np.uint64], codes: NDArray[np.uint64]) -> NDArray[np.uint16]:
+def hamming_of_words(code: NDArray[np.uint64], codes: NDArray[np.uint64]) -> NDArray[Any]:
     """Count the bits in which codes differ that are filled up to words.
 
-    Word by word for all codes, which spares the slow sum over a short axis.
+    Word by word for all codes, which spares the slow sum over a short axis, and in bytes as long
+    as the counts fit.
 
     Args:
         code: shape=(V,), dtype=uint64.
         codes: shape=(N, V), dtype=uint64.
 
     Returns:
-        shape=(N,), dtype=uint16.
+        shape=(N,), dtype=uint8 up to 3 words, uint16 beyond.
     """
-    counts: NDArray[np.uint16] = np.bitwise_count(codes[:, 0] ^ code[0]).astype(np.uint16)
+    counts: NDArray[Any] = np.bitwise_count(codes[:, 0] ^ code[0])
+    if len(code) > _WORDS_COUNTED_IN_BYTES:
+        counts = counts.astype(np.uint16)
     for place in range(1, len(code)):
         counts += np.bitwise_count(codes[:, place] ^ code[place])
     return counts

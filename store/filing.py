@@ -15,10 +15,13 @@ import numpy as np
 
 from store.buckets import Buckets, CentreBuckets, open_buckets
 from store.layout import (
+    DELETION_ENTRY,
     DIRECTORY_LINE,
     bucket_entries,
     bucket_keys,
     number_key,
+    row_key,
+    write_number,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
     from store.snapshot import Snapshot
     from store.spec import StoreSpec
+
+LOGGED_DELETIONS = 1 << 14
+"""A mirror that has missed more is made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,17 @@ def remove_from_bucket(store: Snapshot, key: Key, row: int, code: bytes) -> None
     name = bucket_keys(filing.generation, filing.keys)[0]
     if store.txn.delete(name, entry, db=store.tables.buckets):
         _change_count(store, filing.generation, int(filing.keys[0]), -1, 0)
+        _log_deletion(store, filing, row)
+
+
+def _log_deletion(store: Snapshot, filing: Filing, row: int) -> None:
+    """Note what left the buckets, for the mirrors of other processes; the latest are kept."""
+    txn, table, number = store.txn, store.tables.deletions, store.number("deletions")
+    entry = np.array([(filing.generation, filing.keys[0], row)], DELETION_ENTRY)
+    txn.put(row_key(number), entry.tobytes(), db=table, append=True)
+    write_number(txn, store.tables, "deletions", number + 1)
+    if number >= LOGGED_DELETIONS:
+        txn.delete(row_key(number - LOGGED_DELETIONS), db=table)
 
 
 def _count_in(store: Snapshot, filing: Filing) -> None:

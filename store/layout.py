@@ -1,6 +1,6 @@
 """The format on disk, version 2. Nothing outside this file knows how anything is encoded.
 
-One LMDB environment with seven named tables, and a folder of segments (`store.segments`):
+One LMDB environment with eight named tables, and a folder of segments (`store.segments`):
 
 | table | key | value |
 |---|---|---|
@@ -11,6 +11,7 @@ One LMDB environment with seven named tables, and a folder of segments (`store.s
 | `images` | row | checksum; record: id, code, origin, time, size, format, sources, labels |
 | `content` | id, 16 bytes | row |
 | `labels` | label | one packed entry per image: row |
+| `deletions` | number | generation, bucket key and row of an image that was deleted |
 
 `directory`, `buckets` and `labels` hold many values of one size under a key (DUPSORT, DUPFIXED),
 which LMDB packs without headers and hands out a page at a time. Keys and rows are big-endian,
@@ -66,6 +67,8 @@ its values, checksum, and the second in which the image was added."""
 SEGMENT_ENTRY = np.dtype([("version", "<u4"), ("slots", "<u4"), ("dead", "<u4")])
 
 LATEST = 0xFFFFFFFF
+
+DELETION_ENTRY = np.dtype([("generation", ">u4"), ("key", ">u4"), ("row", ">u8")])
 
 
 @lru_cache
@@ -153,9 +156,16 @@ class Tables:
     images: Table
     content: Table
     labels: Table
+    deletions: Table
 
 
 _CRC_BYTES = 4
+
+_CODE_AT = _CRC_BYTES + 1 + 2 + 16 + 2
+"""Where a record's code begins: after the checksum, msgpack's mark of a list, the id of 16 bytes
+behind its mark, and the code's own mark, which is as short as that up to 255 bytes."""
+
+_LONGEST_SHORT_CODE = 255
 
 _RECORD_FIELDS = (
     "origin",
@@ -169,7 +179,7 @@ _RECORD_FIELDS = (
 )
 """What a record holds after the id and the code, in this order."""
 
-TABLE_COUNT = 8
+TABLE_COUNT = 9
 """One more than there are: `features` of a store of format 1."""
 
 _PACKED = ("directory", "buckets", "labels")
@@ -254,6 +264,13 @@ def unpack_record(row: int, stored: bytes | memoryview) -> Record:
     return Record(image, code)
 
 
+def code_in(stored: bytes | memoryview, code_bytes: int) -> bytes:
+    """Return the code of a record without decoding the rest of it."""
+    if code_bytes > _LONGEST_SHORT_CODE:
+        return unpack_record(0, stored).code
+    return bytes(stored[_CODE_AT : _CODE_AT + code_bytes])
+
+
 def write_header(txn: Txn, tables: Tables, spec: StoreSpec) -> None:
     """Write what identifies a new store."""
     plain = (spec.bundle_id, spec.bits, spec.dims, spec.metric)
@@ -264,6 +281,7 @@ def write_header(txn: Txn, tables: Tables, spec: StoreSpec) -> None:
     write_number(txn, tables, "generation", 0)
     write_number(txn, tables, "next_generation", 0)
     write_number(txn, tables, "next_row", 0)
+    write_number(txn, tables, "deletions", 0)
 
 
 def read_header(txn: Txn, tables: Tables) -> StoreSpec:

@@ -21,6 +21,7 @@ from store.environment import MAP_BYTES, Environment, translated
 from store.errors import NotAStore, StoreDamaged, StoreMismatch
 from store.filing import Keys
 from store.layout import FORMAT, Tables, Txn, open_tables, read_header, write_header
+from store.mirror import Mirror
 from store.search import search
 from store.segments import SegmentMoved, Segments
 from store.snapshot import Cache, Snapshot
@@ -73,8 +74,8 @@ class Shard(Upkeep):
         self._tables = tables
         self._spec = spec
         self._files = files
-        self._cache = Cache({})
         self._keys = Keys(spec)
+        self._cache = Cache({}, Mirror(self._keys))
 
     @classmethod
     def open(cls, path: Path | str, spec: StoreSpec, *, map_bytes: int = MAP_BYTES) -> Self:

@@ -14,6 +14,7 @@ import numpy as np
 
 from store.errors import StoreDamaged
 from store.layout import (
+    DELETION_ENTRY,
     DIRECTORY_ENTRY,
     HEAD,
     LABEL_ENTRY,
@@ -25,11 +26,14 @@ from store.layout import (
     bucket_entry,
     bucket_keys,
     centres_key,
+    code_in,
+    code_words,
     number_key,
     read_number,
     row_key,
     unpack_record,
 )
+from store.mirror import BucketCodes
 from store.segments import SEGMENT_ROWS, Segments, SegmentView, in_memory
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from store.mirror import Mirror
     from store.spec import StoreSpec
 
 _SAMPLED_SLOTS = 8
@@ -54,20 +59,6 @@ class Directory(NamedTuple):
     keys: NDArray[np.uint32]
     counts: NDArray[np.int64]
     radii: NDArray[np.int64]
-
-
-class BucketCodes(NamedTuple):
-    """The images of some buckets.
-
-    Attributes:
-        keys: The bucket of each, shape=(N,), dtype=uint32.
-        rows: shape=(N,), dtype=int64.
-        words: Codes, filled up to words, shape=(N, ceil(W/8)), dtype=uint64.
-    """
-
-    keys: NDArray[Any]
-    rows: NDArray[Any]
-    words: NDArray[Any]
 
 
 class Segment(NamedTuple):
@@ -108,9 +99,15 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The directory as it was last read; a search of an unchanged store takes it from here."""
+    """What searches of an unchanged store need not read again.
+
+    Attributes:
+        seen: The directory as it was last read, by transaction and generation.
+        mirror: The codes of all images.
+    """
 
     seen: dict[tuple[int, int], Directory]
+    mirror: Mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +166,24 @@ class Snapshot:
             entries["radius"].astype(np.int64),
         )
 
-    def bucket_codes(self, keys: NDArray[Any], generation: int | None = None) -> BucketCodes:
-        """Return the images of some buckets.
+    @property
+    def code_words(self) -> int:
+        """Words V of 8 bytes that a code is filled up to."""
+        return code_words(self.spec.code_bytes)
+
+    def bucket_codes(self, keys: NDArray[Any]) -> BucketCodes:
+        """Return the images of some buckets of the current generation, from memory if possible.
+
+        Args:
+            keys: shape=(M,), dtype=uint32, ascending.
+        """
+        mirrored = None if self.cache is None else self.cache.mirror.bucket_codes(self, keys)
+        return self.stored_bucket_codes(keys) if mirrored is None else mirrored
+
+    def stored_bucket_codes(
+        self, keys: NDArray[Any], generation: int | None = None
+    ) -> BucketCodes:
+        """Read the images of some buckets.
 
         Args:
             keys: shape=(M,), dtype=uint32.
@@ -180,8 +193,42 @@ class Snapshot:
             generation = self.number("generation")
         entry = bucket_entry(self.spec.code_bytes)
         found = self._packed(self.tables.buckets, bucket_keys(generation, keys), entry)
-        words = found.view(np.uint64).reshape(len(found), 1 + entry.itemsize // WORD_BYTES)
-        return BucketCodes(words.view(">u4")[:, 1], words[:, 1].view(">u8"), words[:, 2:])
+        words = found.view(np.uint64).reshape(len(found), 2 + self.code_words)
+        rows = words[:, 1].view(">u8").astype(np.int64)
+        return BucketCodes(words.view(">u4")[:, 1], rows, words[:, 2:])
+
+    def codes_from(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return the rows of images from a row on, ascending, and their codes, shape=(N, W)."""
+        rows, codes = [], []
+        cursor = self.txn.cursor(self.tables.images)
+        found = cursor.set_range(row_key(row))
+        while found:
+            key, packed = cursor.item()
+            rows.append(int.from_bytes(key, "big"))
+            codes.append(code_in(packed, self.spec.code_bytes))
+            found = cursor.next()
+        joined = np.frombuffer(b"".join(codes), np.uint8)
+        return np.array(rows, np.int64), joined.reshape(len(rows), self.spec.code_bytes)
+
+    def deleted_since(self, number: int) -> NDArray[np.int64]:
+        """Return what was deleted from the current generation's buckets since a deletion.
+
+        Returns:
+            Bucket and row of each, shape=(G, 2), dtype=int64.
+        """
+        cursor = self.txn.cursor(self.tables.deletions)
+        found, packed = cursor.set_range(row_key(number)), []
+        while found:
+            packed.append(bytes(cursor.value()))
+            found = cursor.next()
+        gone = np.frombuffer(b"".join(packed), DELETION_ENTRY)
+        gone = gone[gone["generation"] == self.number("generation")]
+        return np.stack([gone["key"], gone["row"]], axis=1).astype(np.int64)
+
+    def deletions_kept_from(self) -> int:
+        """Return the first number from which on the log of deletions is whole."""
+        cursor = self.txn.cursor(self.tables.deletions)
+        return int.from_bytes(cursor.key(), "big") if cursor.first() else self.number("deletions")
 
     def segments(self) -> Iterator[Segment]:
         """Yield all segments that hold an image."""
