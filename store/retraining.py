@@ -251,7 +251,8 @@ def draw(store: Snapshot, count: int, seed: int) -> Sample:
     rows, codes = [np.empty(0, np.int64)], [np.empty((0, store.spec.code_bytes), np.uint8)]
     for some in np.split(np.arange(len(ends)), _cuts(ends)):
         first = int(ends[some[0]] - directory.counts[some[0]]) if len(some) else 0
-        found = store.bucket_codes(directory.keys[some])
+        # Not from the mirror: a process that only looks after a store need not have one.
+        found = store.stored_bucket_codes(directory.keys[some])
         here = chosen[(chosen >= first) & (chosen < first + len(found.rows))] - first
         rows.append(found.rows[here].astype(np.int64))
         codes.append(_bytes(found.words[here], store.spec.code_bytes))
