@@ -22,6 +22,7 @@ from store.errors import (
 )
 from store.gate import Gate
 from store.layout import TABLE_COUNT, Txn
+from store.swapping import LOCK_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ MAP_BYTES = 1 << 30
 
 LARGEST_STEP_BYTES = 1 << 36
 READERS = 512
+
+_LOCK_BYTES = 128 + 64 * READERS
+"""Size of LMDB's lock file; where it is another one, LMDB makes it larger."""
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -207,6 +211,7 @@ def _open(folder: Path, map_bytes: int) -> lmdb.Environment:
     """
     folder.mkdir(parents=True, exist_ok=True)
     header = datafile.inspect(folder)
+    _make_room_for_locks(folder / LOCK_FILE)
     env = lmdb.open(
         os.fspath(folder),
         map_size=max(map_bytes, header.map_bytes if header else 0),
@@ -221,6 +226,24 @@ def _open(folder: Path, map_bytes: int) -> lmdb.Environment:
     if header is None:
         _flush_folder(folder)
     return env
+
+
+def _make_room_for_locks(path: Path) -> None:
+    """Give a new lock file its room on the disk; LMDB would map it with holes.
+
+    Writing into a hole of a map kills the process (SIGBUS) when the disk is full. A file that is
+    not empty is left alone: closing it gives up the locks that this process has on it.
+    """
+    if path.exists() and path.stat().st_size:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system without it
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ the *judge*, opens what is left, and compares it with what the killed ones had s
 | `world` | images, changes, and what a store holds after them |
 | `work` | what processes do to a store until they are killed |
 | `child`, `tracing` | processes that are killed at a moment, or at a system call |
+| `disk` | a disk that is full |
 | `judge` | what must be true of a store, whatever happened to it |
 | `stores`, `migrations`, `backups`, `damage` | the drills |
 | `run` | taking turns, progress, the summary |

@@ -61,6 +61,7 @@ class Child:
     def __init__(self, work: Callable[[Tell], None], *, traced: bool = False) -> None:
         self._reading, sending = os.pipe()
         self._status: int | None = None
+        self._heard = b""
         self.traced = traced
         self._pid = os.fork()
         if self._pid == 0:
@@ -69,7 +70,8 @@ class Child:
 
     def hear(self) -> bytes:
         """Wait for one byte; none where it has ended."""
-        return os.read(self._reading, 1)
+        self._heard += os.read(self._reading, 1)
+        return self._heard[-1:]
 
     def kill(self, pace: Pace, chance: Random) -> bool:
         """Kill it when chance will have it; tell whether it was still at work."""
@@ -86,9 +88,10 @@ class Child:
         pace.seconds *= 1.01 if killed else 0.95
         return killed
 
-    def ask(self, number: int) -> None:
-        """Send it a signal."""
-        os.kill(self._pid, number)
+    def stop(self) -> bytes:
+        """Ask it to end, and wait for that; see `end`."""
+        os.kill(self._pid, signal.SIGTERM)  # if it has ended, its number is still its own
+        return self.end()
 
     def end(self) -> bytes:
         """Wait for its end, and return what it has told.
@@ -96,7 +99,7 @@ class Child:
         Raises:
             Violation: It failed, or was ended by something else than this program.
         """
-        told = b""
+        told = self._heard
         while some := os.read(self._reading, 1 << 16):
             told += some
         os.close(self._reading)
@@ -152,4 +155,5 @@ def _reason(status: int, told: bytes) -> str:
         number = os.WTERMSIG(status)
         stuck = f"it was stuck for {LIMIT_S} s" if number == signal.SIGALRM else "it crashed"
         return f"{stuck}: {signal.strsignal(number)}"
-    return told.partition(_FAILED)[2].decode()
+    said = told.partition(_FAILED)[2].decode()
+    return said or f"it ended with status {status} and told {told!r}"

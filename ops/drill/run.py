@@ -73,6 +73,8 @@ def drill_all(
         except Violation as violation:
             raise Violation(_told(one, violation)) from violation
         one.tally.seconds += time.monotonic() - begin
+    for one in drills:
+        one.end()
     shutil.rmtree(place)
     return [(one.name, one.tally) for one in drills]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import resource
 import shutil
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ops.drill import disk
 from ops.drill.child import Child, Pace, Tell
 from ops.drill.judge import judge
-from ops.drill.work import BEGUN, DONE, Task, at_work, fill_up, possible, reading
+from ops.drill.work import BEGUN, DONE, Task, at_work, possible, reading
 from ops.drill.world import PARTS, Change, State, World, drawn, plan
+from store import StoreFull
 
 KEPT = "as-it-was-left"
 """Folder of what the last kill has left, as it was before anybody opened it."""
@@ -30,6 +31,8 @@ _ROUNDS_A_STORE = 20
 
 _CHANGES = 12
 _FULL_BYTES = (20_000, 400_000)
+_FREE_BYTES = (20_000, 300_000)
+"""For one: what making a store takes. For the other: what it takes later."""
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Drill(ABC):
             Violation: A store is not what it must be.
         """
         if self.tally.rounds % _ROUNDS_A_STORE == 0:
+            self.end()
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             self.begin()
@@ -87,6 +91,9 @@ class Drill(ABC):
     @abstractmethod
     def begin(self) -> None:
         """Begin with an empty folder."""
+
+    def end(self) -> None:  # noqa: B027 - most have nothing to do
+        """Clear away what is more than files."""
 
     @abstractmethod
     def play(self) -> None:
@@ -150,17 +157,14 @@ class StoreDrill(Drill):
         """Kill one process, or several; a reader may look on, and a last writer may live."""
         count = self.chance.choice((1, 1, 2, PARTS))
         plans = [self._plan(part) for part in range(count)]
-        with ExitStack() as stack:
-            reader = self._reader(stack) if self.chance.random() < 0.2 else None
-            told = self._work(plans, stack)
-            if reader is not None:
-                reader.ask(signal.SIGTERM)
-                reader.end()
+        try:
+            told = self._kill_some(plans)
+        finally:
+            self.keep(self.path)
         parts: list[Sequence[State]] = [(state,) for state in self.states]
         for part, (changes, marks) in enumerate(zip(plans, told, strict=True)):
             parts[part] = possible(self.states[part], changes, marks)
             self._remember(part, changes, marks)
-        self.keep(self.path)
         before, self.states = parts, judge(self.path, self.world, parts)
         for states, state in zip(before, self.states, strict=True):
             self.tally.open += len(states) - 1
@@ -177,11 +181,22 @@ class StoreDrill(Drill):
         self.again[part] = [changes[begun - 1]] if cut_off else []
         self.tally.changes += told.count(DONE)
 
+    def _kill_some(self, plans: Sequence[list[Change]]) -> list[bytes]:
+        with ExitStack() as stack:
+            reader = self._reader(stack) if self.chance.random() < 0.2 else None
+            told = self._work(plans, stack)
+            if reader is not None:
+                reader.stop()
+        return told
+
     def _reader(self, stack: ExitStack) -> Child:
-        child = Child(reading(self.path, self.world, self.chance.randrange(10**9)))
+        child = Child(self._looking(self.chance.randrange(10**9)))
         stack.callback(child.abandon)
         child.hear()
         return child
+
+    def _looking(self, seed: int) -> Callable[[Tell], None]:
+        return reading(self.path, self.world, seed)
 
     def _work(self, plans: Sequence[list[Change]], stack: ExitStack) -> list[bytes]:
         traced = self.draw_traced()
@@ -203,20 +218,68 @@ class StoreDrill(Drill):
 
 
 class FullDiskDrill(StoreDrill):
-    """The same where files may not grow beyond some size, which fails as a full disk does."""
+    """The same where there is little room, on a disk that is almost full or for any one file.
+
+    Stores take turns: one on a small disk, where this process may mount one, and one whose files
+    may not grow beyond some size, which fails with another number.
+    """
+
+    private = False
+    small_disk = False
+
+    @property
+    def path(self) -> Path:
+        """Folder of the store."""
+        return self.folder / "disk" / "store"
+
+    def begin(self) -> None:
+        """Begin with an empty disk."""
+        super().begin()
+        self.private = self.private or disk.become_private()
+        self.small_disk = self.private and not self.small_disk
+        if self.small_disk:
+            disk.mount(self.path.parent)
+
+    def end(self) -> None:
+        """Unmount the disk."""
+        if self.small_disk:
+            disk.unmount(self.path.parent)
+
+    def play(self) -> None:
+        """Fill the disk, play, and free it for the judge."""
+        if not self.small_disk:
+            super().play()
+            return
+        disk.leave_free(self.path.parent, self.chance.randrange(self.chance.choice(_FREE_BYTES)))
+        super().play()
+
+    def keep(self, path: Path) -> None:
+        """Keep the store and free the disk."""
+        super().keep(path)
+        disk.free(path.parent)
 
     def _job(self, part: int, changes: Sequence[Change]) -> Callable[[Tell], None]:
-        seed, state = self.chance.randrange(10**9), self.states[part]
+        work = super()._job(part, changes)
         limit = self.chance.randrange(*_FULL_BYTES)
-        work = at_work(self.path, self.world, fill_up, seed, state, changes)
 
         def limited(tell: Tell) -> None:
-            with self.world.open(self.path):
-                pass
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-            work(tell)
+            if not self.small_disk:
+                with self.world.open(self.path):
+                    pass
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            with suppress(StoreFull):  # of opening it; changes report it
+                work(tell)
 
         return limited
+
+    def _looking(self, seed: int) -> Callable[[Tell], None]:
+        work = super()._looking(seed)
+
+        def looking(tell: Tell) -> None:
+            with suppress(StoreFull):  # of opening it, once more
+                work(tell)
+
+        return looking
 
 
 def discard(_: object) -> None:

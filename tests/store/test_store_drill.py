@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from ops.drill import tracing
+from ops.drill import disk, tracing
 from ops.drill.child import Child, Pace, Violation
 from ops.drill.run import NAMES
 from ops.drill.work import BEGUN, DONE, REFUSED, possible
-from ops.drill.world import Change, after, delivered, drawn, outcome, plan
+from ops.drill.world import Change, World, after, delivered, drawn, outcome, plan
+from store import StoreFull
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -139,3 +140,25 @@ def test_a_process_that_crashes_or_fails_is_a_violation():
         Child(lambda _: os.kill(os.getpid(), signal.SIGUSR1)).end()
     with pytest.raises(Violation, match="IndexError"):
         Child(lambda _: [][0]).end()
+
+
+def test_a_disk_without_any_room_is_told_where_a_store_is_made(folder):
+    """LMDB alone would write into a hole of its lock file, and the process would be killed."""
+
+    def work(tell):
+        if not disk.become_private():
+            tell(b"not allowed")
+            return
+        disk.mount(folder / "disk")
+        disk.leave_free(folder / "disk", 0)
+        with pytest.raises(StoreFull, match="free some space and repeat it"):
+            World.of(1, long_codes=False).open(folder / "disk" / "store")
+        disk.free(folder / "disk")
+        with World.of(1, long_codes=False).open(folder / "disk" / "store") as shard:
+            lock = (shard.path / "lock.mdb").stat()
+            tell(b"told" if lock.st_blocks * 512 >= lock.st_size else b"holes are left")
+
+    said = Child(work).end()
+    if said == b"not allowed":
+        pytest.skip("nothing may be mounted here")
+    assert said == b"told"
