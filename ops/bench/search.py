@@ -85,7 +85,8 @@ def bench_search(plan: Plan, console: Console) -> None:
     everything: list[Figures] = []
     for bits in plan.bits:
         for n in plan.n:
-            for told in _measured(plan, n, bits, console):
+            # What is measured at --peers-n does not depend on n: once, with the last.
+            for told in _measured(plan, n, bits, console, last=n == plan.n[-1]):
                 everything.append(told)
                 if console.json:
                     put(console, "search", told)
@@ -95,10 +96,10 @@ def bench_search(plan: Plan, console: Console) -> None:
         write_curves(everything, plan.plot, console)
 
 
-def _measured(plan: Plan, n: int, bits: int, console: Console) -> Iterator[Figures]:
+def _measured(plan: Plan, n: int, bits: int, console: Console, *, last: bool) -> Iterator[Figures]:
     collection = _open(plan, n, bits, console)
     yield from _described(plan, collection, _all_stages(plan, collection, console))
-    compared = _for_floats(plan, collection, console)
+    compared = _for_floats(plan, collection, console) if last else None
     if compared is not None and compared.source.n != collection.source.n:
         memory = _searched(plan, compared)["searched_mb"]
         ways = _take_turns(plan, compared, console, [WHOLE], memory, floats=True)

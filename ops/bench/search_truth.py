@@ -102,14 +102,20 @@ class Truth:
     ) -> float | None:
         """Return how many of the k hits were found that comparing all codes leads to.
 
-        That is, the features of the `candidates` nearest codes, older images first, compared.
+        That is, the features of the `candidates` nearest codes compared. Which of the codes at
+        the same distance as the last are among them makes no difference, as long as the feature
+        is as near.
         """
         if query >= len(self._order):
             return None
         rows = self._order[query, :candidates].astype(np.int64)
-        distances = self._distances[query][rows]
-        best = np.argpartition(distances, min(k, len(rows)) - 1)[:k]
-        return len(np.intersect1d(rows[best], found)) / len(best)
+        distances = self._distances[query]
+        best = rows[np.argpartition(distances[rows], min(k, len(rows)) - 1)[:k]]
+        code, codes = self._collection.queries.codes[query], self._collection.codes
+        on_line = hamming(code, codes[found]) == hamming(code, codes[rows[-1:]])
+        as_near = on_line & (distances[found] <= distances[best].max())
+        right = np.count_nonzero(np.isin(found, best) | as_near)
+        return min(int(right), len(best)) / len(best)
 
     def share_of_exhaustive(self, query: int, found: NDArray[Any], k: int) -> float | None:
         """Return how many of the nearest features are among the first hits, 100 of each or k."""
