@@ -45,13 +45,14 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
 @settings_options(*COLLECTION)
 @click.pass_obj
 def show(console: Console, image_id: str, settings: Settings) -> None:
-    """Show an image's record, with all its sources."""
+    """Show an image's record, with all its sources and labels."""
     check_collection(settings)
     with opened(settings, console, workers=False) as client:
         image = client.image(image_id)
-    console.result(
-        _record(image), "\n".join([_line(image), *(f"  {shown(s)}" for s in image.sources)])
-    )
+    told = [_line(image), *(f"  {shown(source)}" for source in image.sources)]
+    if image.labels:
+        told.append(f"  labels: {', '.join(map(shown, image.labels))}")
+    console.result(_record(image), "\n".join(told))
 
 
 @images.command("delete")

@@ -168,6 +168,8 @@ def test_a_search_finds_only_what_fits_and_folds_what_is_alike(run: Run, tmp_pat
     assert (apart["collapse"], folded["collapse"]) == (None, distance)
     assert folded["total"] + folded["report"]["folded"] == apart["total"] == 7
     assert apart["hits"][1]["id"] in folded["hits"][0]["duplicates"]
+    stored = run("images", "show", apart["hits"][0]["id"], *data)
+    assert "  labels: new, été" in stored.stdout
     (near,) = objects(run("search", query, "--max-distance", 0.001, *data, "--json"))
     assert [hit["sources"] for hit in near["hits"]] == [[str(query)]]
     nothing = run("search", query, "--until", "2020-01-01T12:00", *data)

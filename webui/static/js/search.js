@@ -30,7 +30,7 @@ function bodyOf(asked) {
 }
 
 function begin() {
-  if (!wide.matches) byId("options").open = false;
+  if (!wide.matches) for (const id of ["options", "more-options"]) byId(id).open = false;
   controller.abort();
   controller = new AbortController();
   for (const id of ["problem", "hits", "report", "actions", "state", "query"]) clear(byId(id));
