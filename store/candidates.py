@@ -32,17 +32,25 @@ Lap = Callable[[Stage], None]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One of several equal parts of the buckets: those whose key leaves `group`."""
+    """One of several equal parts of the images: those whose row leaves `group`.
+
+    A row is for ever, and a bucket is of a generation: shares that see different generations, as
+    they may at the end of a retraining, still have every image between them.
+    """
 
     group: int
     groups: int
 
-    def of(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which buckets belong to the share, shape=(M,), dtype=bool."""
+    def of(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which images belong to the share, shape=(N,), dtype=bool."""
         if self.groups == 1:
-            return np.ones(len(keys), np.bool_)
-        own: NDArray[np.bool_] = keys % self.groups == self.group
+            return np.ones(len(rows), np.bool_)
+        own: NDArray[np.bool_] = rows.astype(np.int64) % self.groups == self.group
         return own
+
+    def of_buckets(self, keys: NDArray[Any]) -> int:
+        """Return the buckets that the share counts, so that all shares count each once."""
+        return int(self.of(keys).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,8 @@ class Plan:
 
     Attributes:
         keys: Bucket keys, shape=(P,), dtype=uint32.
-        bound: No code in the share's other buckets is nearer; None when there are none.
-        whole: No bucket of any share is left out.
+        bound: No code in the other buckets is nearer; None when there are none.
+        whole: No bucket is left out.
     """
 
     keys: NDArray[Any]
@@ -68,7 +76,7 @@ class Candidates:
         rows: shape=(N,), dtype=int64, ascending.
         hamming: Distances of their codes, shape=(N,), dtype=uint16.
         seen: Codes of the share that were looked at and pass the filter.
-        buckets: Buckets of the share that were looked into.
+        buckets: Buckets that were looked into, each counted by one share.
         radius: All images of the share that pass and are so near are among them.
     """
 
@@ -90,7 +98,7 @@ def find_candidates(
         store: What is searched.
         buckets: How its codes are filed.
         query: Validated.
-        share: The buckets to take into account.
+        share: The images to take into account.
         lap: Told what has just been done.
     """
     wanted = None if query.candidates is None else max(query.candidates, query.k)
@@ -100,7 +108,7 @@ def find_candidates(
     directory = store.directory()
     reach = None if wanted is None else wanted * buckets.codes_per_candidate
     while True:
-        plan = make_plan(directory, buckets, query.code, share, wanted, reach)
+        plan = make_plan(directory, buckets, query.code, reach)
         lap("plan")
         codes = store.bucket_codes(plan.keys)
         passing = None if sieve is None else sieve.passing(codes.rows.astype(np.int64))
@@ -113,32 +121,22 @@ def make_plan(
     directory: Directory,
     buckets: Buckets,
     code: NDArray[np.uint8],
-    share: Share,
-    wanted: int | None,
     reach: int | None,
 ) -> Plan:
     """Choose buckets, nearest first, until they hold enough codes.
-
-    The choice does not depend on the share, except that a share has no use for the buckets of
-    others when every image is wanted.
 
     Args:
         directory: Occupied buckets.
         buckets: How codes are filed.
         code: The query's, shape=(W,), dtype=uint8.
-        share: The buckets to take into account.
-        wanted: Images to compare by feature, or None for all.
         reach: Codes to look at, or None for all.
     """
     total = int(directory.counts.sum())
-    if wanted is None or reach is None or total <= wanted:
-        return Plan(directory.keys[share.of(directory.keys)], None, whole=True)
-    if total <= reach:
+    if reach is None or total <= reach:
         return Plan(directory.keys, None, whole=True)
     distances, bounds = buckets.reach(code, directory.keys, directory.radii)
     chosen = _nearest_buckets(distances, directory.counts, reach)
-    left_out = bounds[~chosen & share.of(directory.keys)]
-    return Plan(directory.keys[chosen], int(left_out.min(initial=1 << 30)), whole=False)
+    return Plan(directory.keys[chosen], int(bounds[~chosen].min(initial=1 << 30)), whole=False)
 
 
 def _nearest_buckets(
@@ -173,7 +171,7 @@ def _nearest_of(
         codes = BucketCodes(*(column[passing] for column in codes))
     distances = hamming_of_words(words(code), codes.words)
     kept = _nearest_codes(distances, codes.rows, wanted)
-    own = None if share.groups == 1 else share.of(codes.keys)
+    own = None if share.groups == 1 else share.of(codes.rows)
     left_out = ~kept if own is None else own & ~kept
     places = np.flatnonzero(kept if own is None else own & kept)
     rows = codes.rows[places].astype(np.int64)
@@ -186,7 +184,7 @@ def _nearest_of(
         rows=rows[by_row],
         hamming=distances[places][by_row].astype(np.uint16),
         seen=len(distances) if own is None else int(own.sum()),
-        buckets=int(share.of(plan.keys).sum()),
+        buckets=share.of_buckets(plan.keys),
         radius=min(bound - 1, bits),
     )
 

@@ -45,7 +45,7 @@ class Stopwatch:
 def search(
     store: Snapshot, buckets: Buckets, queries: Sequence[Query], share: Share
 ) -> list[Partial]:
-    """Answer queries from one share of the buckets.
+    """Answer queries from one share of the images.
 
     The shares of a query together compare exactly the images that a search of everything
     compares, provided that they see the same commit. Queries share the reading of features: one
@@ -55,7 +55,7 @@ def search(
         store: What is searched.
         buckets: How its codes are filed.
         queries: Validated.
-        share: The buckets to take into account.
+        share: The images to take into account.
 
     Returns:
         An answer to each; its timings are those of all queries together.

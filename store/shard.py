@@ -171,8 +171,8 @@ class Shard(Upkeep):
     def search(self, query: Query, *, group: int = 0, groups: int = 1) -> Partial:
         """Find the images that are most like a query.
 
-        With several groups, only images in the buckets whose key leaves `group` when divided
-        by `groups` are compared. Merging the answers of all groups gives what one search of
+        With several groups, only images whose row leaves `group` when divided by `groups` are
+        compared. Merging the answers of all groups gives what one search of
         everything gives.
 
         Raises:

@@ -18,7 +18,7 @@ from store_world import (
 )
 from upkeep_drill import keeper, kill_again_and_again
 
-from store import NothingToRetrain, Shard, StoreDamaged, retraining
+from store import NothingToRetrain, Shard, StoreDamaged, merge, retraining
 
 QUERY = make_query(make_image(3, BITS), k=1000)
 
@@ -61,6 +61,14 @@ def test_the_buckets_are_those_of_a_store_that_began_with_the_centres(shard, tmp
         one, two = shard.search(query), other.search(query)
         assert one == two
         assert np.array_equal(shard.bucket_sizes(), other.bucket_sizes())
+
+
+def test_groups_before_and_after_the_switch_have_every_image_between_them(shard):
+    first = shard.search(QUERY, group=0, groups=2)
+    shard.retrain(centres(0))
+    merged = merge([first, shard.search(QUERY, group=1, groups=2)], QUERY.k)
+    assert merged.complete
+    assert len(merged) == 100
 
 
 def test_progress_is_told_and_goes_up_to_all_rows(shard):
