@@ -18,6 +18,7 @@ from store.errors import (
     StoreMismatch,
     StoreReadOnly,
     StoreVersionError,
+    TransferError,
 )
 from store.search import merge
 from store.shard import Shard
@@ -56,6 +57,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreSpec",
     "StoreVersionError",
+    "TransferError",
     "bytes_per_code",
     "hamming",
     "merge",

@@ -87,7 +87,8 @@ class Segment(NamedTuple):
         """
         wanted = rows - self.number * SEGMENT_ROWS
         slots = wanted if self.places is None else np.searchsorted(self.places, wanted)
-        if len(slots) and slots[-1] >= self.slots:
+        lacking = len(slots) > 0 and slots[-1] >= self.slots
+        if lacking or (self.places is not None and (self.places[slots] != wanted).any()):
             raise StoreDamaged("a stored image lacks its feature; run the store check")
         return slots
 
