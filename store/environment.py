@@ -36,6 +36,9 @@ MAP_BYTES = 1 << 30
 LARGEST_STEP_BYTES = 1 << 36
 READERS = 512
 
+_TRIES = 10
+"""How often a map may be grown by others while it is opened."""
+
 _LOCK_BYTES = 128 + 64 * READERS
 """Size of LMDB's lock file; where it is another one, LMDB makes it larger."""
 
@@ -191,6 +194,15 @@ class Environment:
 
 
 def _open(folder: Path, map_bytes: int) -> lmdb.Environment:
+    """Open the environment, again if another process grows its map in that moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for _ in range(_TRIES - 1):
+        with suppress(lmdb.MapResizedError):
+            return _try_to_open(folder, map_bytes)
+    return _try_to_open(folder, map_bytes)
+
+
+def _try_to_open(folder: Path, map_bytes: int) -> lmdb.Environment:
     """Open the environment.
 
     Options, and what follows from them:
@@ -209,7 +221,6 @@ def _open(folder: Path, map_bytes: int) -> lmdb.Environment:
     - `lib_version=0`: format 0.9, which `datafile` can read, whatever the environment
       variable LMDB_DEFAULT_LIB_VERSION says.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     header = datafile.inspect(folder)
     _make_room_for_locks(folder / LOCK_FILE)
     env = lmdb.open(

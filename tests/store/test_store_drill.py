@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import lmdb
 import pytest
 
 from ops.drill import disk, tracing
@@ -162,3 +163,19 @@ def test_a_disk_without_any_room_is_told_where_a_store_is_made(folder):
     if said == b"not allowed":
         pytest.skip("nothing may be mounted here")
     assert said == b"told"
+
+
+def test_a_map_that_grows_while_a_store_is_opened_is_looked_at_again(folder, monkeypatch):
+    """What a drill found: between reading its size and mapping it, another process grew it."""
+    world = World.of(1, long_codes=False)
+    whole, refused = lmdb.open, [lmdb.MapResizedError("grown")] * 3
+
+    def grown(*args, **options):
+        if refused:
+            raise refused.pop()
+        return whole(*args, **options)
+
+    monkeypatch.setattr(lmdb, "open", grown)
+    with world.open(folder / "store") as shard:
+        assert shard.count() == 0
+    assert refused == []
