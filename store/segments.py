@@ -62,12 +62,12 @@ class SegmentView:
     map: mmap.mmap
 
     def expect(self, slots: NDArray[Any]) -> None:
-        """Have the kernel begin to read values that will be needed, all at once."""
+        """Have the kernel begin to read features that will be needed, all at once."""
         size = self.values.shape[1]
-        for slot in slots.tolist():
-            start = (_VALUES_AT + slot * size) & -mmap.PAGESIZE
-            end = _VALUES_AT + (slot + 1) * size
-            self.map.madvise(mmap.MADV_WILLNEED, start, end - start)
+        values = _VALUES_AT + slots * size
+        for starts, length in ((slots * HEAD.itemsize, HEAD.itemsize), (values, size)):
+            for first, last in _page_ranges(starts, length):
+                self.map.madvise(mmap.MADV_WILLNEED, first, last - first)
 
 
 class Segments:
@@ -248,6 +248,20 @@ class Segments:
         values = np.frombuffer(mapped, np.int8, count * self._dims, _VALUES_AT)
         heads = np.frombuffer(mapped, HEAD, SEGMENT_ROWS)
         return SegmentView(heads, values.reshape(count, self._dims), mapped)
+
+
+def _page_ranges(starts: NDArray[np.int64], length: int) -> Iterator[tuple[int, int]]:
+    """Yield the pages that pieces of a file lie on, as ranges of bytes, each once.
+
+    Args:
+        starts: Where the pieces begin, shape=(N,), ascending.
+        length: Bytes of each.
+    """
+    first = starts // mmap.PAGESIZE * mmap.PAGESIZE
+    last = -(-(starts + length) // mmap.PAGESIZE) * mmap.PAGESIZE
+    fresh = np.ones(len(first), np.bool_)
+    fresh[1:] = (first[1:] >= last[:-1]) | (last[1:] > last[:-1])
+    yield from zip(first[fresh].tolist(), last[fresh].tolist(), strict=True)
 
 
 def in_memory(view: SegmentView, path: Path, slots: NDArray[Any]) -> bool:

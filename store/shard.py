@@ -20,7 +20,7 @@ from store.datafile import data_path, inspect, page_problems
 from store.environment import MAP_BYTES, Environment, translated
 from store.errors import NotAStore, StoreDamaged, StoreMismatch
 from store.filing import Keys
-from store.layout import FORMAT, Tables, Txn, open_tables, read_header, write_header
+from store.layout import FORMAT, Record, Tables, Txn, open_tables, read_header, write_header
 from store.mirror import Mirror
 from store.search import search
 from store.segments import SegmentMoved, Segments
@@ -209,13 +209,12 @@ class Shard(Upkeep):
 
     def hits(self, answer: Partial) -> list[Hit]:
         """Read the records of an answer; images that were deleted since are left out."""
-        found = zip(
-            answer.names(), answer.distances.tolist(), answer.hamming.tolist(), strict=True
-        )
+        distances, hamming = answer.distances.tolist(), answer.hamming.tolist()
 
         def work(store: Snapshot) -> list[Hit]:
-            hits = (_hit(store, *one) for one in found)
-            return [hit for hit in hits if hit is not None]
+            records = store.records_of(answer.ids)
+            found = zip(records, distances, hamming, strict=True)
+            return [_hit(record, *how) for record, *how in found if record is not None]
 
         return self._read(work)
 
@@ -391,13 +390,10 @@ def _sort_out_files(store: Snapshot) -> None:
     clear_drafts(store.files)
 
 
-def _hit(store: Snapshot, identity: str, distance: float, hamming: int) -> Hit | None:
-    row = store.row_of(identity)
-    if row is None:
-        return None
-    image = store.record(row).image
+def _hit(record: Record, distance: float, hamming: int) -> Hit:
+    image = record.image
     return Hit(
-        id=identity,
+        id=image.id,
         distance=distance,
         hamming=hamming,
         sources=image.sources,

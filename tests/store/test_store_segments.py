@@ -149,18 +149,24 @@ def test_a_page_that_was_just_written_is_in_memory(files):
     assert in_memory(view, files.path(0, 1), np.arange(3))
 
 
-@pytest.mark.parametrize("slots", [[], [0], [49], [3, 3, 48]])
-def test_expecting_slots_asks_for_whole_pages_that_hold_them(files, slots):
+@pytest.mark.parametrize("slots", [[], [0], [49], [3, 3, 48], list(range(0, 50, 7))])
+def test_expecting_slots_asks_once_for_each_page_that_holds_a_head_or_values(files, slots):
     files.write(0, 0, 0, *features(50))
     view = files.view(0, 0, 50)
     asked = AskedFor()
     SegmentView(view.heads, view.values, asked).expect(np.array(slots, np.int64))
     view.expect(np.array(slots, np.int64))
-    values_at = SEGMENT_ROWS * HEAD.itemsize
-    assert len(asked.ranges) == len(slots)
-    for slot, (start, length) in zip(slots, asked.ranges, strict=True):
-        assert start % mmap.PAGESIZE == 0
-        assert start <= values_at + slot * DIMS < values_at + (slot + 1) * DIMS <= start + length
+    pages = [page for start, length in asked.ranges for page in pages_of(start, length)]
+    assert all(start % mmap.PAGESIZE == 0 for start, _ in asked.ranges)
+    assert len(pages) == len(set(pages))
+    values_at, head = SEGMENT_ROWS * HEAD.itemsize, HEAD.itemsize
+    for slot in slots:
+        assert set(pages) >= set(pages_of(slot * head, head))
+        assert set(pages) >= set(pages_of(values_at + slot * DIMS, DIMS))
+
+
+def pages_of(start, length):
+    return range(start // mmap.PAGESIZE, -(-(start + length) // mmap.PAGESIZE))
 
 
 class AskedFor:
