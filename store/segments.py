@@ -61,11 +61,14 @@ class SegmentView:
     values: NDArray[np.int8]
     map: mmap.mmap
 
-    def expect(self, slots: NDArray[Any]) -> None:
-        """Have the kernel begin to read features that will be needed, all at once."""
+    def expect(self, slots: NDArray[np.int64]) -> None:
+        """Have the kernel begin to read features that will be needed, all at once.
+
+        Heads are small and lie together: all that are in between come in one read.
+        """
         size = self.values.shape[1]
-        values = _VALUES_AT + slots * size
-        for starts, length in ((slots * HEAD.itemsize, HEAD.itemsize), (values, size)):
+        heads = np.array([slots[0] * HEAD.itemsize]), int(slots[-1] - slots[0] + 1) * HEAD.itemsize
+        for starts, length in (heads, (_VALUES_AT + slots * size, size)):
             for first, last in _page_ranges(starts, length):
                 self.map.madvise(mmap.MADV_WILLNEED, first, last - first)
 
