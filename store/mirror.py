@@ -39,6 +39,12 @@ _RATIO = 8
 
 _ROW_BYTES = 4
 
+_WORTH_ASKING = 4
+"""A process that searches a large store only once or twice is not made to read all its codes."""
+
+_SMALL = 1 << 16
+"""Up to so many images that takes no time."""
+
 _LONG_PIECE = 32
 """Buckets of so many codes on average are copied one by one, smaller ones code by code."""
 
@@ -107,6 +113,7 @@ class Mirror:
         self._keys = keys
         self._most_bytes = most_bytes
         self._state: State | None = None
+        self._asked = 0
         self._lock = threading.Lock()
 
     def bucket_codes(self, store: Snapshot, keys: NDArray[np.uint32]) -> BucketCodes | None:
@@ -117,8 +124,12 @@ class Mirror:
             keys: shape=(M,), dtype=uint32, ascending.
 
         Returns:
-            None where the snapshot is older than the mirror, or the store too large for one.
+            None where the snapshot is older than the mirror, the store too large for one, or
+            one not worth while yet.
         """
+        self._asked += 1
+        if self._state is None and self._asked < _WORTH_ASKING and store.count() > _SMALL:
+            return None
         state = self._at(store)
         return None if state is None else _gather(state.runs, keys, store.code_words)
 
