@@ -118,8 +118,8 @@ def seconds(moments: ArrayLike) -> NDArray[np.uint32]:
 
 
 def row_key(row: int) -> bytes:
-    """Return the key of a row in `images`."""
-    return row.to_bytes(8, "big")
+    """Return the key of a row in `images`; a negative one, out of damage, is in none."""
+    return (row % (1 << 64)).to_bytes(8, "big")
 
 
 def bucket_keys(generation: int, keys: NDArray[Any]) -> list[bytes]:
@@ -133,6 +133,10 @@ def bucket_keys(generation: int, keys: NDArray[Any]) -> list[bytes]:
     names[:, 0], names[:, 1] = generation, keys
     packed: list[bytes] = names.view("V8")[:, 0].tolist()
     return packed
+
+
+LARGEST_NUMBER = 0xFFFFFFFF
+"""Of a generation, or of a segment."""
 
 
 def number_key(number: int) -> bytes:

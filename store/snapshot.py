@@ -18,6 +18,7 @@ from store.layout import (
     DIRECTORY_ENTRY,
     HEAD,
     LABEL_ENTRY,
+    LARGEST_NUMBER,
     SEGMENT_ENTRY,
     WORD_BYTES,
     Record,
@@ -238,6 +239,8 @@ class Snapshot:
 
     def segment(self, number: int) -> Segment | None:
         """Return a segment, or None where it holds no image."""
+        if not 0 <= number <= LARGEST_NUMBER:  # of a row that only damage can have made
+            return None
         packed = self.txn.get(number_key(number), db=self.tables.segments)
         return None if packed is None else _segment(number, packed)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,8 @@ from ops.drill import disk, tracing
 from ops.drill.child import Child, Pace, Violation
 from ops.drill.run import NAMES
 from ops.drill.work import BEGUN, DONE, REFUSED, possible
-from ops.drill.world import Change, World, after, delivered, drawn, outcome, plan
-from store import StoreFull
+from ops.drill.world import Change, World, after, apply, delivered, drawn, outcome, plan
+from store import StoreDamaged, StoreFull
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -179,3 +180,25 @@ def test_a_map_that_grows_while_a_store_is_opened_is_looked_at_again(folder, mon
     with world.open(folder / "store") as shard:
         assert shard.count() == 0
     assert refused == []
+
+
+@pytest.mark.parametrize("bit", [20, 50, 63])
+def test_a_row_that_damage_has_made_up_is_told_by_searches_and_by_the_check(folder, bit):
+    """What a drill found: an error that was none of ours, for no segment can hold such a row."""
+    world = World.of(1, long_codes=True)
+
+    def flip(store):
+        with store.txn.cursor(store.tables.buckets) as cursor:
+            cursor.first()
+            key, entry = bytes(cursor.key()), bytes(cursor.value())
+            cursor.delete()
+            row = int.from_bytes(entry[:8], "big") ^ 1 << bit
+            cursor.put(key, row.to_bytes(8, "big") + entry[8:])
+
+    with world.open(folder / "store") as shard:
+        apply(shard, world, Change(True, tuple(range(20)), 0))
+        shard._write(flip)
+    with world.open(folder / "store") as shard:
+        with suppress(StoreDamaged):
+            assert set(shard.search(world.query(1, k=20)).names()) <= set(world.names[:20])
+        assert "has no readable record" in " ".join(shard.check().problems)
