@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito, told apart by markers too.
-_LOOKS = ("#d55e00o", "#0072b2s", "#009e73^", "#cc79a7D", "#888888v", "#e69f00x")
+_LOOKS = ("#d55e00o", "#0072b2s", "#009e73^", "#cc79a7D", "#888888v", "#e69f00x", "#56b4e9P")
 _SIZE_INCHES = (7.2, 4.2)
 _DPI = 110
 
@@ -64,12 +64,17 @@ def _growths(told: Sequence[Figures]) -> dict[str, tuple[str, Lines]]:
         setting = ", ".join(f"{key} {value}" for key, value in set_to.items() if key != "lists")
         label = f"{entry['way']}, {entry['stage']}, {setting}"
         if entry["way"] == OURS or entry["way"].endswith("Flat"):
-            lines.setdefault(label, []).append((entry["n"], entry["p50_ms"]))
-    return {
-        name: (title, {label: points for label, points in lines.items() if len(points) > 1})
+            points = lines.setdefault(label.removesuffix(", effort None"), [])
+            points.append((entry["n"], entry["p50_ms"]))
+    grown = {
+        name: (title, {label: points for label, points in lines.items() if _sizes(points) > 1})
         for name, (title, lines) in pictures.items()
-        if any(len(points) > 1 for points in lines.values())
     }
+    return {name: picture for name, picture in grown.items() if picture[1]}
+
+
+def _sizes(points: Sequence[tuple[float, float]]) -> int:
+    return len({size for size, _ in points})
 
 
 def _searches(told: Sequence[Figures]) -> list[Figures]:
@@ -101,4 +106,7 @@ def _label(axes: Axes, *, growth: bool) -> None:
     axes.set_xlabel("images" if growth else "ms (median, one thread)")
     axes.set_ylabel("ms (median, one thread)" if growth else "recall")
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="x-small")
+    if growth:
+        axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    else:
+        axes.legend(fontsize="x-small")
