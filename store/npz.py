@@ -78,7 +78,9 @@ def reading(path: Path) -> Iterator[_NpzReader]:
         with zipfile.ZipFile(path) as archive, ExitStack() as stack:
             yield _NpzReader(path, archive, stack)
     except _UNREADABLE as error:
-        raise TransferError(f"{path} cannot be read: {error}") from error
+        raise TransferError(
+            f"{path} cannot be read: {error}; copy it here once more, or export it again"
+        ) from error
 
 
 class _NpzWriter:

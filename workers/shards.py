@@ -28,6 +28,7 @@ from store import (
     StoreError,
     StoreMismatch,
     StoreSpec,
+    StoreVersionError,
 )
 from workers.errors import InvalidRequest, SettingsError, Unavailable
 
@@ -52,7 +53,7 @@ class Recent:
 
 
 class Misfit(Unavailable):
-    """The collection was built with another bundle."""
+    """The collection was built with another bundle, or by another version."""
 
 
 class Shards:
@@ -174,7 +175,7 @@ class Shards:
         """Open all shards that can be opened; what is damaged shows when it is used.
 
         Raises:
-            Misfit: The collection was built with another bundle.
+            Misfit: The collection was built with another bundle, or by another version.
         """
         for index in range(self.count):
             try:
@@ -230,7 +231,7 @@ class Shards:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except StoreMismatch as error:
+    except (StoreMismatch, StoreVersionError) as error:
         raise Misfit(f"{str(error).rstrip('.')}.", code="store") from error
     except StoreError as error:
         # The store's own errors end with the remedy.

@@ -60,10 +60,15 @@ def show(console: Console, image_id: str, settings: Settings) -> None:
 @settings_options(*COLLECTION)
 @click.pass_obj
 def delete(console: Console, image_ids: tuple[str, ...], settings: Settings) -> None:
-    """Delete images from the collection; the files that they were taken from are left alone."""
+    """Delete images from the collection; the files that they were taken from are left alone.
+
+    With an id that is unknown nothing is deleted.
+    """
     check_collection(settings)
     with opened(settings, console, workers=False) as client:
         for image_id in image_ids:
+            client.image(image_id)
+        for image_id in dict.fromkeys(image_ids):
             client.delete_image(image_id)
             console.result({"deleted": image_id}, f"{image_id} deleted.")
 

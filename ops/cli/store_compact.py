@@ -48,7 +48,8 @@ def compact(console: Console, dead: float, everything: bool, settings: Settings)
             console.result(
                 record,
                 f"{path}: {len(done):,} of {stats.segments:,} files compacted, {freed:,} bytes "
-                f"freed; {stats.dead_slots:,} deleted images still take space.",
+                f"freed; {stats.dead_slots:,} deleted images still take space"
+                + (", which the last file, still added to, keeps." if everything else "."),
             )
 
 

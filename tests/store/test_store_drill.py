@@ -69,7 +69,7 @@ def drill(folder, *options, fault=None):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_committed_is_there_whatever_was_killed(folder, name):
-    done = drill(folder, "--only", name, "--rounds", "20", "--minutes", "0.25")
+    done = drill(folder, "--only", name, "--rounds", "10", "--minutes", "0.15")
     assert done.returncode == 0, done.stderr
     counted = re.search(rf"{name} +(\d+) rounds .* (\d+) (killed at work|named)", done.stdout)
     assert int(counted[1]) >= 1
