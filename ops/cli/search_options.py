@@ -73,9 +73,8 @@ _OPTIONS = (
     click.option(
         "--collapse-distance",
         type=float,
-        default=COLLAPSE_DISTANCE,
-        show_default=True,
-        help="With --collapse: how far apart the features of near-duplicates are at most.",
+        help="Fold as --collapse does, with this largest distance of the features.  "
+        f"[default: {COLLAPSE_DISTANCE}]",
     ),
 )
 
@@ -85,14 +84,14 @@ def search_options(function: Callback) -> Callback:
 
     @functools.wraps(function)
     def with_options(
-        *args: Any, source: str, collapse: bool, collapse_distance: float, **kwargs: Any
+        *args: Any, source: str, collapse: bool, collapse_distance: float | None, **kwargs: Any
     ) -> None:
         asked = {name: kwargs.pop(name) for name in _PLAIN}
         options = SearchOptions(
             **asked,
             # As it would be written down of a file: names that are no valid text survive it.
             source=os.fsencode(source).decode("utf-8", "replace"),
-            collapse=collapse_distance if collapse else None,
+            collapse=_distance(collapse, collapse_distance),
         )
         function(*args, options=options, **kwargs)
 
@@ -100,6 +99,13 @@ def search_options(function: Callback) -> Callback:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def _distance(collapse: bool, distance: float | None) -> float | None:
+    """Return the distance of near-duplicates, or ``None`` where nothing is folded."""
+    if distance is None:
+        return COLLAPSE_DISTANCE if collapse else None
+    return distance
 
 
 _PLAIN = ("k", "effort", "max_distance", "labels", "since", "until")
