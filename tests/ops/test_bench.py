@@ -160,11 +160,19 @@ def wait_for_workers(running: subprocess.Popen[str]) -> list[str]:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = descendants(str(running.pid))
-        commands = " ".join(Path("/proc", pid, "cmdline").read_text() for pid in found)
+        commands = " ".join(text_of(Path("/proc", pid, "cmdline")) for pid in found)
         if "beam" in commands and "bulk" in commands:
             return found
         time.sleep(0.05)
     raise AssertionError("the benchmark started no worker")
+
+
+def text_of(path: Path) -> str:
+    """Return what a file of a process says, or nothing when it has ended meanwhile."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def wait_until_gone(pids: Sequence[str]) -> None:
@@ -187,6 +195,6 @@ def descendants(pid: str) -> list[str]:
     children = [
         child
         for task in Path("/proc", pid, "task").glob("*/children")
-        for child in task.read_text().split()
+        for child in text_of(task).split()
     ]
     return [*children, *(below for child in children for below in descendants(child))]
