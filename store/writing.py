@@ -232,8 +232,10 @@ def _put_features(store: Snapshot, batch: Prepared, fresh: _Fresh) -> None:
     for number in np.unique(numbers).tolist():
         here = numbers == number
         places, slot = fresh.places[here], int(fresh.rows[here][0] % SEGMENT_ROWS)
+        # A whole batch is not copied once more.
+        part = slice(None) if len(places) == len(batch.images) else places
         segment = store.segment(number) or Segment(number, 0, 0, 0, None)
-        store.files.write(number, segment.version, slot, batch.heads[places], batch.values[places])
+        store.files.write(number, segment.version, slot, batch.heads[part], batch.values[part])
         put_segment(store, segment._replace(slots=slot + len(places)))
 
 
