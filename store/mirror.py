@@ -13,12 +13,15 @@ that there are few runs and large ones are seldom copied.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from store.codes import rows_of_words
+from store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from store.filing import Keys
     from store.snapshot import Snapshot
+
+Look = Callable[["Snapshot"], None]
 
 MOST_BYTES = 1 << 30
 """Collections whose codes would take more are searched in LMDB's pages."""
@@ -104,16 +109,23 @@ class State(NamedTuple):
 class Mirror:
     """The mirror of one shard, shared by the threads of a process.
 
+    That of a large store is made by a thread of its own; meanwhile searches read the buckets.
+
     Args:
         keys: How codes are filed.
+        read: Calls a function with a snapshot of the shard.
         most_bytes: Size above which there is no mirror.
     """
 
-    def __init__(self, keys: Keys, *, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, keys: Keys, read: Callable[[Look], None], *, most_bytes: int = MOST_BYTES
+    ) -> None:
         self._keys = keys
+        self._read = read
         self._most_bytes = most_bytes
         self._state: State | None = None
         self._asked = 0
+        self._making: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def bucket_codes(self, store: Snapshot, keys: NDArray[np.uint32]) -> BucketCodes | None:
@@ -134,9 +146,7 @@ class Mirror:
         return None if state is None else _gather(state.runs, keys, store.code_words)
 
     def _at(self, store: Snapshot) -> State | None:
-        position = Position(
-            store.number("generation"), store.number("next_row"), store.number("deletions")
-        )
+        position = _position(store)
         state = self._state
         if state is not None and state.position == position:
             return state
@@ -156,12 +166,32 @@ class Mirror:
         if store.count() * (store.code_words * 8 + _ROW_BYTES) > self._most_bytes:
             return None
         if state is None or not _can_follow(store, state.position, position):
-            return State(position, _merged([_whole(store)]))
+            return self._made(store)
         runs = list(state.runs)
         if position.next_row > state.position.next_row:
             runs.append(self._newest(store, state.position.next_row, position.generation))
         runs = _without(runs, store.deleted_since(state.position.deletions))
         return State(position, _merged(runs))
+
+    def _made(self, store: Snapshot) -> State | None:
+        """Read all codes, or have a thread do so where that takes a while."""
+        if store.count() <= _SMALL:
+            return _whole(store)
+        if self._making is None or not self._making.is_alive():
+            self._making = threading.Thread(target=self._make, name="store-mirror")
+            self._making.start()
+        return None
+
+    def _make(self) -> None:
+        # Whatever is wrong, the next search meets it too and can tell somebody.
+        with suppress(StoreError):
+            self._read(self._take)
+
+    def _take(self, store: Snapshot) -> None:
+        state = _whole(store)
+        with self._lock:
+            if self._state is None:
+                self._state = state
 
     def _newest(self, store: Snapshot, first_row: int, generation: int) -> Run:
         """Return the images from a row on, as a run."""
@@ -179,10 +209,17 @@ def _can_follow(store: Snapshot, seen: Position, now: Position) -> bool:
     )
 
 
-def _whole(store: Snapshot) -> Run:
+def _position(store: Snapshot) -> Position:
+    return Position(
+        store.number("generation"), store.number("next_row"), store.number("deletions")
+    )
+
+
+def _whole(store: Snapshot) -> State:
     """Read all buckets; they come sorted."""
     keys, rows, words = store.stored_bucket_codes(store.directory().keys)
-    return _sorted_run(keys.astype(np.uint32), _small(rows), np.ascontiguousarray(words.T))
+    run = _sorted_run(keys.astype(np.uint32), _small(rows), np.ascontiguousarray(words.T))
+    return State(_position(store), _merged([run]))
 
 
 def _run(keys: NDArray[np.uint32], rows: NDArray[np.int64], words: NDArray[np.uint64]) -> Run:

@@ -47,7 +47,7 @@ def test_the_mirror_follows_inserts_and_deletes(tmp_path_factory, bits, history,
         patch.setattr(store.mirror, "FED_ROWS", fed)
         patch.setattr(store.filing, "LOGGED_DELETIONS", 3)
         with Shard.open(tmp_path_factory.mktemp("mirror"), make_spec(bits)) as shard:
-            mirror = Mirror(shard._keys)
+            mirror = Mirror(shard._keys, shard._read)
             for step in history:
                 apply(shard, bits, step)
                 assert_mirrored(shard, mirror)
@@ -57,7 +57,7 @@ def test_the_mirror_follows_inserts_and_deletes(tmp_path_factory, bits, history,
 def test_a_snapshot_that_is_older_than_the_mirror_reads_the_buckets(tmp_path):
     with Shard.open(tmp_path, make_spec()) as shard:
         shard.insert([make_image(number) for number in range(10)])
-        mirror = Mirror(shard._keys)
+        mirror = Mirror(shard._keys, shard._read)
 
         def look(older):
             shard.insert([make_image(10)])
@@ -78,3 +78,31 @@ def test_a_store_that_is_too_large_for_a_mirror_has_the_same_answers(tmp_path):
         shard._cache.mirror._most_bytes = 0
         assert [shard.search(query) for query in queries] == mirrored
         assert shard._cache.mirror._state is None
+
+
+def test_the_mirror_of_a_large_store_is_made_beside_the_searches(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.mirror, "_SMALL", 10)
+    images = [make_image(number, 128) for number in range(80)]
+    queries = [make_query(image, candidates=7) for image in images[:20]]
+    with Shard.open(tmp_path, make_spec(128)) as shard:
+        shard.insert(images)
+        mirror = shard._cache.mirror
+        before = [shard.search(query) for query in queries[:3]]
+        assert mirror._making is None  # not worth while for so few searches
+        before += [shard.search(query) for query in queries[3:]]
+        mirror._making.join()
+        assert mirror._state is not None
+        shard.insert([make_image(80, 128)])
+        shard.delete([make_id(80)])
+        assert [shard.search(query) for query in queries] == before
+        assert_mirrored(shard, mirror)
+
+
+def test_a_shard_can_be_closed_while_its_mirror_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.mirror, "_SMALL", 10)
+    monkeypatch.setattr(store.mirror, "_WORTH_ASKING", 1)
+    with Shard.open(tmp_path, make_spec()) as shard:
+        shard.insert([make_image(number) for number in range(50)])
+        shard.search(make_query(make_image(1)))
+        making = shard._cache.mirror._making
+    making.join()
