@@ -122,7 +122,7 @@ def ingest(console: Console, /, **plan: Any) -> None:
 @click.option(
     "--queries",
     type=click.IntRange(1, QUERIES),
-    default=200,
+    default=100,
     show_default=True,
     help="Searches of each way.",
 )
