@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from store.codes import hamming_of_words, padding_mask, rows_of_words, words
+from store.codes import (
+    WORDS_COUNTED_IN_BYTES,
+    hamming_of_words,
+    padding_mask,
+    rows_of_words,
+    words,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +32,6 @@ CODES_PER_CANDIDATE = 16
 
 _CHUNK_CODES = 16
 """Codes filed at a time, so that their distances from all centres stay in the cache."""
-
-_WORDS_COUNTED_IN_BYTES = 3
 
 
 class Reach(NamedTuple):
@@ -194,7 +198,7 @@ class CentreBuckets:
     def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[Any]:
         """Return the distances of codes from all centres, shape=(N, M)."""
         # Up to 255 bits the counts fit into bytes, and fewer bytes go through the cache.
-        wide = np.uint8 if codes.shape[1] <= _WORDS_COUNTED_IN_BYTES else np.uint16
+        wide = np.uint8 if codes.shape[1] <= WORDS_COUNTED_IN_BYTES else np.uint16
         counts = np.zeros((len(codes), len(self._centres)), wide)
         for place in range(codes.shape[1]):
             counts += np.bitwise_count(codes[:, None, place] ^ self._by_word[place])

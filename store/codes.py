@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_WORDS_COUNTED_IN_BYTES = 3
+WORDS_COUNTED_IN_BYTES = 3
 """Codes of so many words of 64 bits differ in fewer than 256 bits."""
 
 
@@ -86,7 +86,7 @@ def hamming_of_words(code: NDArray[np.uint64], codes: NDArray[np.uint64]) -> NDA
         shape=(N,), dtype=uint8 up to 3 words, uint16 beyond.
     """
     counts: NDArray[Any] = np.bitwise_count(codes[:, 0] ^ code[0])
-    if len(code) > _WORDS_COUNTED_IN_BYTES:
+    if len(code) > WORDS_COUNTED_IN_BYTES:
         counts = counts.astype(np.uint16)
     for place in range(1, len(code)):
         counts += np.bitwise_count(codes[:, place] ^ code[place])
