@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 import tarfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from store import Hit, NewImage, Query, StoreSpec, hamming, pack
 from store.values import query_values
 
 DIMS = 8
-FIXTURES = Path(__file__).parent / "fixtures"
+HERE = Path(__file__).parent
+FIXTURES = HERE / "fixtures"
 
 
 def make_spec(bits=20, *, metric="cosine", centres=None, bundle_id="tiny@0123456789ab"):
@@ -138,3 +142,22 @@ def run_in_fork(work):
         outcome = pipe.read()
     os.waitpid(child, 0)
     return outcome
+
+
+@contextmanager
+def running(script, *arguments):
+    """A script of this folder in a process that has said "ready"; killed at the end."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -4,11 +4,10 @@ import os
 import random
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from store_world import make_id, make_image, make_query, make_spec, run_in_fork
+from store_world import make_id, make_image, make_query, make_spec, run_in_fork, running
 
 from store import Shard, StoreClosed, StoreInUse
 
@@ -16,24 +15,9 @@ HERE = Path(__file__).parent
 MEGABYTE = 1 << 20
 
 
-@contextmanager
 def writer(folder, *, first=0, stride=1, batches=10**9, size=5, map_bytes=MEGABYTE):
     """A writing process, killed at the end if it still runs."""
-    arguments = [str(value) for value in (folder, first, stride, batches, size, map_bytes)]
-    path = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "store_writer.py"), *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    try:
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return running("store_writer.py", folder, first, stride, batches, size, map_bytes)
 
 
 def ids_of(shard):

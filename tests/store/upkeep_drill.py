@@ -1,39 +1,18 @@
 """Killing a process that looks after a store, and what must be there afterwards."""
 
-import os
 import random
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 from store_small import small_segments
 from store_upkeep import BITS, ROWS
-from store_world import make_id, make_spec
+from store_world import make_id, make_spec, running
 
 from store import Shard
 
-HERE = Path(__file__).parent
 
-
-@contextmanager
 def keeper(folder, seed, what):
-    """The process, killed at the end."""
-    path = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "store_upkeep.py"), str(folder), str(seed), what],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    try:
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    """A process that looks after a store, killed at the end."""
+    return running("store_upkeep.py", folder, seed, what)
 
 
 def kill_again_and_again(folder, what, *, times, seed, look=lambda shard: None):
