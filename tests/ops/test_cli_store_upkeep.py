@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ops.cli.exits import Exit
+from ops.drill.small import small_segments
 from ops.recall import gini, measure
 from store import NewImage, Query, Shard, StoreSpec, merge, pack
 from tests.ops.conftest import Run, objects
-from tests.store.store_small import small_segments
 
 DIMS, ROWS, COUNT, SHARDS = 8, 16, 120, 2
 

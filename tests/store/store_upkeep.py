@@ -10,9 +10,9 @@ import random
 import sys
 
 import numpy as np
-from store_small import small_segments
 from store_world import make_id, make_image, make_spec
 
+from ops.drill.small import small_segments
 from store import Shard
 
 BITS = 40

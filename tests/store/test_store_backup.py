@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from store_small import small_segments
 from store_world import find, make_id, make_image, make_query, make_spec
 
+from ops.drill.small import small_segments
 from store import (
     NotAStore,
     Shard,

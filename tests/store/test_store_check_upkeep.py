@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from store_small import small_segments
 from store_world import make_id, make_image, make_spec
 from test_store_check import tamper
 
+from ops.drill.small import small_segments
 from store import Shard, StoreDamaged
 from store import shard as shard_module
 from store.layout import SEGMENT_ENTRY, centres_key, number_key

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_small import small_segments
 from store_upkeep import BITS
 from store_world import find, make_id, make_image, make_query, make_spec
 from upkeep_drill import keeper, kill_again_and_again
 
+from ops.drill.small import small_segments
 from store import Shard, StoreFull, compaction
 from store import shard as shard_module
 

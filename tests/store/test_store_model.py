@@ -15,9 +15,9 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from store_small import small_segments
 from store_world import assert_same_hits, brute_force, make_id, make_image, make_query, make_spec
 
+from ops.drill.small import small_segments
 from store import Filter, Inserted, Shard, hamming, merge
 
 EPOCH = 1_700_000_000

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store_small import small_segments
 from store_upkeep import BITS, centres
 from store_world import (
     assert_same_hits,
@@ -18,6 +17,7 @@ from store_world import (
 )
 from upkeep_drill import keeper, kill_again_and_again
 
+from ops.drill.small import small_segments
 from store import NothingToRetrain, Shard, StoreDamaged, merge, retraining
 
 QUERY = make_query(make_image(3, BITS), k=1000)

@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 import pytest
-from store_small import small_segments
 from store_world import (
     DIMS,
     assert_same_hits,
@@ -18,6 +17,7 @@ from store_world import (
     make_spec,
 )
 
+from ops.drill.small import small_segments
 from store import Shard, StoreDamaged, StoreFull, snapshot
 from store.layout import HEAD
 from store.segments import SEGMENT_ROWS, SegmentMoved, Segments, SegmentView, in_memory

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store_small import small_segments
 from store_world import DIMS, find, make_id, make_image, make_query, make_spec
 
+from ops.drill.small import small_segments
 from store import Shard, StoreMismatch, transfer
 from store.errors import TransferError
 from store.exporting import export

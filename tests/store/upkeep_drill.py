@@ -3,10 +3,10 @@
 import random
 import time
 
-from store_small import small_segments
 from store_upkeep import BITS, ROWS
 from store_world import make_id, make_spec, running
 
+from ops.drill.small import small_segments
 from store import Shard
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ops.drill.small import small_segments
 from store import NewImage, Shard, StoreSpec, retraining
-from tests.store.store_small import small_segments
 from workers import upkeep
 from workers.learning import learn_for
 from workers.settings import Settings
