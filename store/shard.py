@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,9 +17,10 @@ from store.check import check_records
 from store.compaction import clear_drafts
 from store.datafile import data_path, inspect, page_problems
 from store.environment import MAP_BYTES, Environment, translated
-from store.errors import NotAStore, StoreDamaged, StoreMismatch
+from store.errors import NotAStore, StoreDamaged
 from store.filing import Keys
 from store.layout import FORMAT, Record, Tables, Txn, open_tables, read_header, write_header
+from store.matching import insist_on_match
 from store.mirror import Mirror
 from store.search import search
 from store.segments import SegmentMoved, Segments
@@ -37,6 +37,7 @@ from store.spec import (
     StoreSpec,
 )
 from store.upkeep import Upkeep
+from store.validation import check_group, check_query
 from store.values import restore
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Shard(Upkeep):
         try:
             tables, spec = env.setup(partial(_tables_and_spec, wanted))
             if wanted is not None:
-                _insist_on_match(folder, spec, wanted)
+                insist_on_match(folder, spec, wanted)
             shard = cls(folder, env, tables, spec, _segment_files(folder, spec))
             env.write(lambda txn: _sort_out_files(shard._snapshot(txn)))
         except BaseException:
@@ -178,7 +179,9 @@ class Shard(Upkeep):
         Raises:
             ValueError: The query or the group has the wrong form.
         """
-        share = self._share(query, group, groups)
+        check_query(query, self._spec)
+        check_group(group, groups)
+        share = Share(group, groups)
         return self._read(lambda store: search(store, self._buckets(store), [query], share))[0]
 
     def search_many(self, queries: Sequence[Query]) -> list[Partial]:
@@ -188,7 +191,7 @@ class Shard(Upkeep):
             ValueError: A query has the wrong form.
         """
         for query in queries:
-            self._share(query, 0, 1)
+            check_query(query, self._spec)
         if not queries:
             return []
         whole = Share(0, 1)
@@ -200,10 +203,11 @@ class Shard(Upkeep):
         Raises:
             ValueError: The query has the wrong form.
         """
-        share = self._share(query, 0, 1)
+        check_query(query, self._spec)
+        whole = Share(0, 1)
         return self._read(
             lambda store: find_candidates(
-                store, self._buckets(store), query, share, lambda _: None
+                store, self._buckets(store), query, whole, lambda _: None
             )
         )
 
@@ -307,24 +311,6 @@ class Shard(Upkeep):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _share(self, query: Query, group: int, groups: int) -> Share:
-        """Validate a query and its group."""
-        writing.check_code(query.code, self._spec)
-        writing.check_feature(query.feature, self._spec)
-        if query.k < 1 or (query.candidates is not None and query.candidates < 1):
-            raise ValueError(
-                f"expected k and candidates of at least 1, got {query.k} and {query.candidates}"
-            )
-        if not 0 <= query.code_weight < math.inf:
-            raise ValueError(
-                f"expected a finite code weight of at least 0, got {query.code_weight}"
-            )
-        if query.max_distance is not None and math.isnan(query.max_distance):
-            raise ValueError(f"expected a largest distance, got {query.max_distance}")
-        if not 0 <= group < groups:
-            raise ValueError(f"expected a group from 0 to {groups - 1}, got {group}")
-        return Share(group, groups)
-
     def _checked(self, store: Snapshot) -> CheckReport:
         """Check a snapshot; it takes long, so files that are compacted meanwhile are kept."""
         with self._files.kept():
@@ -403,30 +389,3 @@ def _hit(record: Record, distance: float, hamming: int) -> Hit:
         format=image.format,
         added_at=image.added_at,
     )
-
-
-def _insist_on_match(folder: Path, stored: StoreSpec, wanted: StoreSpec) -> None:
-    remedy = "go back to that bundle, or ingest into another folder"
-    if stored.bundle_id != wanted.bundle_id:
-        raise StoreMismatch(
-            f"the store in {folder} was built with bundle {stored.bundle_id}, "
-            f"and {wanted.bundle_id} is in use: {remedy}"
-        )
-    for name in ("bits", "dims", "metric"):
-        there, here = getattr(stored, name), getattr(wanted, name)
-        if there != here:
-            raise StoreMismatch(
-                f"the store in {folder} was built with a bundle {stored.bundle_id} of {name} "
-                f"{there}, and the one in use has {here}: {remedy}"
-            )
-    if not _same_centres(stored.centres, wanted.centres):
-        raise StoreMismatch(
-            f"the store in {folder} was built with other centre codes than those of "
-            f"{wanted.bundle_id}: {remedy}"
-        )
-
-
-def _same_centres(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return np.array_equal(one, other)

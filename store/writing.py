@@ -33,6 +33,7 @@ from store.layout import (
 from store.segments import SEGMENT_ROWS
 from store.snapshot import Segment
 from store.spec import Image, Inserted, NewImage, StoreSpec, check_label
+from store.validation import check_padding, stacked
 from store.values import LARGEST, quantise
 
 if TYPE_CHECKING:
@@ -108,14 +109,14 @@ def prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
 
 def _prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
     names = [_name(new) for new in batch]
-    codes = _stacked([new.code for new in batch], spec.code_bytes, np.uint8, "code")
-    _check_padding(codes, spec)
+    codes = stacked([new.code for new in batch], spec.code_bytes, np.uint8, "code")
+    check_padding(codes, spec)
     heads = np.zeros(len(batch), HEAD)
     values = np.empty((len(batch), spec.dims), np.int8)
     for start in range(0, len(batch), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         features = [new.feature for new in batch[chunk]]
-        floats = _stacked(features, spec.dims, np.float32, "feature")
+        floats = stacked(features, spec.dims, np.float32, "feature")
         with np.errstate(invalid="ignore"):
             values[chunk], heads["scale"][chunk], heads["square"][chunk] = quantise(floats)
     # The scale tells of values that are infinite or no numbers, which spares a look at each.
@@ -173,36 +174,6 @@ def delete(store: Snapshot, ids: Sequence[str], keys: Keys) -> list[bool]:
 def put_segment(store: Snapshot, segment: Segment) -> None:
     """Say what counts in a segment's file."""
     store.txn.put(number_key(segment.number), segment.pack(), db=store.tables.segments)
-
-
-def check_code(code: NDArray[Any], spec: StoreSpec) -> None:
-    """Raise a ValueError unless a code has the form that the spec asks for."""
-    _check_padding(_stacked([code], spec.code_bytes, np.uint8, "code"), spec)
-
-
-def check_feature(feature: NDArray[Any], spec: StoreSpec) -> None:
-    """Raise a ValueError unless a feature has the form that the spec asks for."""
-    _stacked([feature], spec.dims, np.float32, "feature")
-    if not np.abs(feature).max() < LARGEST:
-        raise ValueError(f"expected a feature of finite values below {LARGEST:g}")
-
-
-def _stacked(
-    arrays: Sequence[NDArray[Any]], length: int, kind: type[np.generic], what: str
-) -> NDArray[Any]:
-    """Join arrays of shape=(length,) into one, shape=(N, length)."""
-    forms = {(array.shape, array.dtype) for array in arrays}
-    for shape, dtype in forms - {((length,), np.dtype(kind))}:
-        raise ValueError(
-            f"expected a {what} of shape ({length},) and dtype {np.dtype(kind)}, "
-            f"got {shape} and {dtype}"
-        )
-    return np.array(arrays)
-
-
-def _check_padding(codes: NDArray[np.uint8], spec: StoreSpec) -> None:
-    if (codes[:, -1] & spec.padding_mask).any():
-        raise ValueError(f"expected zeros after the {spec.bits} bits of the code")
 
 
 def _name(new: NewImage) -> bytes:
