@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ops.drill.child import Violation, ask_child
-from ops.drill.format1 import write_old_store
+from ops.drill.format1 import old_sources, write_old_store
 from ops.drill.judge import insist_on_names, judge
 from ops.drill.stores import KILLS, SHARD, Drill, discard
 from ops.drill.world import Held, State, delivered
@@ -26,9 +26,10 @@ class MigrateDrill(Drill):
         rows = sorted(self.chance.sample(range(80), count))
         numbers = self.chance.sample(range(len(self.world.names)), count)
         self.rows = dict(zip(numbers, rows, strict=True))
-        self.state: State = {n: _unlabelled(delivered(n, 0)) for n in numbers}
+        self.state: State = {n: _old(delivered(n, 0)) for n in numbers}
         next_row = rows[-1] + 1 + self.chance.randrange(30)
-        write_old_store(self.folder / "pristine", self.world, self.rows, next_row)
+        images = {row: self.world.image(number, 0) for number, row in self.rows.items()}
+        write_old_store(self.folder / "pristine", self.world.spec, images, next_row)
 
     def play(self) -> None:
         """Kill up to three migrations of it, and let the next one end."""
@@ -45,8 +46,8 @@ class MigrateDrill(Drill):
         insist_on_names(shards, {SHARD})
 
 
-def _unlabelled(held: Held) -> Held:
-    return held._replace(labels=())
+def _old(held: Held) -> Held:
+    return held._replace(sources=old_sources(held.sources[0]), labels=())
 
 
 def _insist_on_format(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Stores of format 1 are brought to the format in use, whatever happens meanwhile."""
 
+import json
 import os
 import random
 import shutil
@@ -11,9 +12,9 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
-from old_stores import ANSWERS, old_fixture, old_image, write_old_store
-from store_world import make_id, make_image, make_query, make_spec, run_in_fork
+from store_world import FIXTURES, make_id, make_image, make_query, make_spec, run_in_fork
 
+from ops.drill.format1 import old_image, old_sources, write_old_store
 from store import (
     NotAStore,
     Shard,
@@ -28,6 +29,22 @@ from store import (
 from store.layout import FORMAT
 from store.migrate import format_of, migrate
 from store.segments import SEGMENT_ROWS
+
+ANSWERS = json.loads((FIXTURES / "format-1-answers.json").read_text())
+"""What format 1 answered on its fixtures: ids begin with, distances, differing bits."""
+
+
+def old_fixture(folder, bits):
+    """Copy a fixture to where a shard is."""
+    shutil.copytree(FIXTURES / f"format-1-{bits}-bits", folder)
+    return folder
+
+
+def old_store(folder, rows, next_row, **options):
+    """Write a store of format 1: the image of each row, by number."""
+    images = {row: make_image(number) for row, number in rows.items()}
+    write_old_store(folder, make_spec(), images, next_row, **options)
+    return folder
 
 
 @pytest.fixture
@@ -83,7 +100,7 @@ def test_a_migrated_store_goes_on_where_the_old_one_was(old):
 def test_rows_records_and_values_stay_as_they_were(tmp_path):
     last = 2 * SEGMENT_ROWS
     rows = {0: 1, 1: 2, 2: 3, SEGMENT_ROWS + 5: 4, SEGMENT_ROWS + 9: 5, last + 3: 6, last + 200: 7}
-    write_old_store(tmp_path / "old", rows, last + 300)
+    old_store(tmp_path / "old", rows, last + 300)
     migrate(tmp_path / "old")
     with Shard.open(tmp_path / "old", make_spec()) as shard:
         assert shard.check().problems == ()
@@ -95,7 +112,7 @@ def test_rows_records_and_values_stay_as_they_were(tmp_path):
             image, stored = make_image(number), old_image(make_image(number))
             assert found[row].origin == image.origin
             assert found[row].added_at == image.added_at
-            assert found[row].sources == (image.source, f"{image.source}#again")
+            assert found[row].sources == old_sources(image.source)
             assert found[row].labels == ()
             code, feature = shard.vectors(image.id)
             assert np.array_equal(code, image.code)
@@ -110,7 +127,7 @@ def test_rows_records_and_values_stay_as_they_were(tmp_path):
 
 @pytest.mark.parametrize("next_row", [0, 7, SEGMENT_ROWS, SEGMENT_ROWS + 3])
 def test_a_store_whose_last_images_were_deleted_is_migrated(tmp_path, next_row):
-    write_old_store(tmp_path / "old", {2: 1} if next_row else {}, next_row)
+    old_store(tmp_path / "old", {2: 1} if next_row else {}, next_row)
     migrate(tmp_path / "old")
     with Shard.open(tmp_path / "old", make_spec()) as shard:
         assert shard.check().problems == ()
@@ -122,7 +139,7 @@ def test_a_store_whose_last_images_were_deleted_is_migrated(tmp_path, next_row):
 def test_full_segments_are_packed_and_the_last_one_keeps_its_slots(tmp_path):
     rows = {row: row for row in (3, 70, 4000)}
     rows |= {SEGMENT_ROWS + row: row + 1 for row in (3, 70, 4000)}
-    write_old_store(tmp_path / "old", rows, SEGMENT_ROWS + 4001)
+    old_store(tmp_path / "old", rows, SEGMENT_ROWS + 4001)
     migrate(tmp_path / "old")
     with Shard.open(tmp_path / "old", make_spec()) as shard:
         assert shard.stats().dead_slots == 3998
@@ -135,7 +152,7 @@ def test_full_segments_are_packed_and_the_last_one_keeps_its_slots(tmp_path):
 )
 def test_damage_is_named_and_nothing_is_changed_unless_it_is_left_out(tmp_path, table, told):
     spoil = partial(spoiled, rows=(1, 4), table=table)
-    folder = write_old_store(tmp_path / "shards" / "old", {n: n for n in range(6)}, 6, spoil=spoil)
+    folder = old_store(tmp_path / "shards" / "old", {n: n for n in range(6)}, 6, spoil=spoil)
     with pytest.raises(StoreDamaged, match=told) as caught:
         migrate(folder)
     assert "row 4" in str(caught.value)
@@ -154,7 +171,7 @@ def test_an_image_of_two_rows_and_a_feature_without_record_are_named(tmp_path):
     def spoil(row, stored):
         return {"features": stored["features"]} if row == 2 else stored
 
-    folder = write_old_store(tmp_path / "old", {0: 1, 1: 1, 2: 3}, 3, spoil=spoil)
+    folder = old_store(tmp_path / "old", {0: 1, 1: 1, 2: 3}, 3, spoil=spoil)
     outcome = migrate(folder, skip_damaged=True)
     assert outcome.left_out == (
         "the feature of row 2 has no record",
@@ -163,7 +180,7 @@ def test_an_image_of_two_rows_and_a_feature_without_record_are_named(tmp_path):
 
 
 def test_a_damaged_page_is_told_before_it_is_trusted(tmp_path):
-    folder = write_old_store(tmp_path / "old", {n: n for n in range(60)}, 60)
+    folder = old_store(tmp_path / "old", {n: n for n in range(60)}, 60)
     with (folder / "data.mdb").open("r+b") as file:
         file.seek(4096 * 4 + 10)
         file.write(b"\xff" * 6)
