@@ -65,8 +65,9 @@ def ingest(
         # A full disk or a damaged store is nobody's fault among the items. They wait for the
         # sweep, which sends them again once their lease is over.
         logger.error("Job %s cannot go on now and is tried again later: %s", job_id, error)
-        items.release([work.id for work in claim.works])
+        items.release(job_id, [work.id for work in claim.works])
         resources.ledger.jobs.note_trouble(job_id, Problem.of(error))
+        resources.ledger.jobs.settle(job_id)  # it may have been cancelled meanwhile
         return
     with watch.stage("ledger"):
         items.finish(outcomes)

@@ -12,7 +12,7 @@ from store import StoreFull
 from tests.workers.pictures import jpeg
 from workers import ingest
 from workers.ledger import NewJob
-from workers.records import Counts, Item, ItemState, JobKind
+from workers.records import Counts, Item, ItemState, JobKind, JobState
 from workers.references import to_file
 from workers.resources import Resources
 from workers.settings import Settings
@@ -176,6 +176,25 @@ def test_a_full_disk_keeps_items_waiting_and_the_job_says_why(
     job = resources.ledger.jobs.get(job_id)
     assert job is not None
     assert (job.counts, job.trouble) == (Counts(submitted=2, indexed=2), None)
+
+
+def test_a_job_that_is_cancelled_while_its_store_fails_is_over(
+    resources: Resources,
+    dispatcher: RecordingDispatcher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job_id, ids = job_of(resources, tmp_path, [9, 10])
+
+    def full(*_: object) -> None:
+        resources.ledger.jobs.cancel(job_id)
+        raise StoreFull("the disk is full; free some space")
+
+    monkeypatch.setattr("store.Shard.insert", full)
+    ingest.ingest(resources, dispatcher, job_id, ids)
+    job = resources.ledger.jobs.get(job_id)
+    assert job is not None
+    assert (job.state, job.counts.cancelled) == (JobState.CANCELLED, 2)
 
 
 def test_a_finished_batch_pulls_the_next_one(

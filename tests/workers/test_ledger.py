@@ -312,6 +312,21 @@ def test_cancelling_spares_what_is_under_way(ledger: Ledger) -> None:
     assert (job.counts.cancelled, job.counts.indexed) == (3, 2)
 
 
+@pytest.mark.parametrize("released_first", [True, False])
+def test_cancelling_does_not_wait_for_items_that_nobody_works_on(
+    ledger: Ledger, released_first: bool
+) -> None:
+    job_id = listed(ledger, 3)
+    ids = taken_up(ledger, job_id, 2)
+    steps = [lambda: ledger.items.release(job_id, ids), lambda: ledger.jobs.cancel(job_id)]
+    for step in steps if released_first else reversed(steps):
+        step()
+    ledger.jobs.settle(job_id)
+    job = ledger.jobs.get(job_id)
+    assert job is not None
+    assert (job.state, job.counts.cancelled) == (JobState.CANCELLED, 3)
+
+
 def test_a_cancelled_job_takes_nothing_more(ledger: Ledger) -> None:
     job_id = listed(ledger, 4)
     (ids,) = ledger.items.dispatch(job_id, batch=2, window=1)
@@ -337,7 +352,7 @@ def test_a_job_that_is_over_takes_nothing_more(ledger: Ledger) -> None:
 
 def test_a_cancelled_job_comes_to_its_end_although_its_queue_was_lost(ledger: Ledger) -> None:
     job_id = listed(ledger, 2)
-    ledger.items.dispatch(job_id, batch=2, window=1)
+    taken_up(ledger, job_id)
     ledger.jobs.cancel(job_id)
     ledger.items.recall()
     assert ledger.jobs.settle(job_id)

@@ -172,9 +172,15 @@ class ItemLedger:
             labels = connection.scalar(select(jobs.c.labels).where(jobs.c.id == job_id))
         return Claim([_work(row, labels) for row in fresh], suspects)
 
-    def release(self, item_ids: Sequence[int]) -> None:
-        """Take claims back: it was not the items that kept them from being worked on."""
+    def release(self, job_id: str, item_ids: Sequence[int]) -> None:
+        """Take claims back: it was not the items that kept them from being worked on.
+
+        Those of a job that was cancelled since are cancelled with the rest of it.
+        """
         with self._database.write() as connection:
+            if _cancelled(connection, job_id):
+                _cancel(connection, items.c.id.in_(item_ids), time.time())
+                return
             connection.execute(
                 update(items)
                 .where(items.c.id.in_(item_ids), items.c.state == ItemState.PENDING)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, not_, null, select, update
+from sqlalchemy import Connection, func, insert, not_, null, or_, select, update
 
 from workers.ledger.database import AnyRow, Database
 from workers.ledger.tables import items, jobs, pages
@@ -138,8 +138,13 @@ class JobLedger:
             )
 
     def cancel(self, job_id: str) -> None:
-        """Ask a job to stop: what waits in the ledger is cancelled now, what is under way ends."""
+        """Ask a job to stop: what waits is cancelled now, what is under way ends.
+
+        What was sent and is in nobody's hands waits too: in the queue, or for the sweep after
+        a failure of the store.
+        """
         now = time.time()
+        waits = or_(items.c.dispatched_at.is_(None), items.c.attempts == 0)
         with self._database.write() as connection:
             connection.execute(
                 update(jobs)
@@ -149,7 +154,7 @@ class JobLedger:
             connection.execute(
                 update(items)
                 .where(items.c.job_id == job_id, items.c.state == ItemState.PENDING)
-                .where(items.c.dispatched_at.is_(None))
+                .where(waits)
                 .values(state=ItemState.CANCELLED, finished_at=now)
             )
         self.settle(job_id)
