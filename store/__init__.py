@@ -24,6 +24,7 @@ from store.search import merge
 from store.shard import Shard
 from store.spec import (
     CheckReport,
+    Features,
     Filter,
     Hit,
     Image,
@@ -37,6 +38,7 @@ from store.spec import (
 
 __all__ = [
     "CheckReport",
+    "Features",
     "Filter",
     "Hit",
     "Image",

@@ -31,8 +31,8 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import lmdb
 import msgpack
@@ -171,18 +171,6 @@ behind its mark, and the code's own mark, which is as short as that up to 255 by
 
 _LONGEST_SHORT_CODE = 255
 
-_RECORD_FIELDS = (
-    "origin",
-    "added_at",
-    "width_px",
-    "height_px",
-    "format",
-    "size_bytes",
-    "sources",
-    "labels",
-)
-"""What a record holds after the id and the code, in this order."""
-
 TABLE_COUNT = 9
 """One more than there are: `features` of a store of format 1."""
 
@@ -210,6 +198,21 @@ def open_tables(env: lmdb.Environment, txn: Txn, *, create: bool) -> Tables:
         raise NotAStore("the LMDB file holds no image store; take another path") from error
 
 
+class Fields(NamedTuple):
+    """What a record holds, in this order."""
+
+    id: bytes
+    code: bytes
+    origin: str
+    added_at: float
+    width_px: int
+    height_px: int
+    format: str
+    size_bytes: int
+    sources: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the table `images` holds for a row."""
@@ -220,15 +223,15 @@ class Record:
 
 def pack_record(image: Image, code: bytes) -> bytes:
     """Encode a record. Paths that are not valid UTF-8 survive as surrogates."""
-    fields = (getattr(image, name) for name in _RECORD_FIELDS)
+    fields = (getattr(image, name) for name in Fields._fields[2:])
     return _sealed((bytes.fromhex(image.id), code, *fields))
 
 
-def new_image_record(new: NewImage, labels: tuple[str, ...]) -> bytes:
-    """Encode the record of an image that enters the store."""
+def new_image_record(new: NewImage, name: bytes, code: bytes, labels: tuple[str, ...]) -> bytes:
+    """Encode the record of an image that enters the store, by its id of 16 bytes."""
     fields = (
-        bytes.fromhex(new.id),
-        new.code.tobytes(),
+        name,
+        code,
         new.origin,
         new.added_at,
         new.width_px,
@@ -247,6 +250,7 @@ def _sealed(fields: tuple[Any, ...]) -> bytes:
 
 
 _packer = msgpack.Packer(unicode_errors="surrogateescape")
+_unpack = partial(msgpack.unpackb, unicode_errors="surrogateescape", use_list=False)
 
 
 def unpack_record(row: int, stored: bytes | memoryview) -> Record:
@@ -255,17 +259,38 @@ def unpack_record(row: int, stored: bytes | memoryview) -> Record:
     Raises:
         StoreDamaged: It is no record, or not the one that was written.
     """
-    crc, packed = bytes(stored[:_CRC_BYTES]), stored[_CRC_BYTES:]
-    if zlib.crc32(packed) != int.from_bytes(crc, "little"):
+    identity, code, origin, added_at, width, height, kind, size, sources, labels = unpack_fields(
+        row, stored
+    )
+    image = Image(
+        row=row,
+        id=identity.hex(),
+        sources=sources,
+        labels=labels,
+        origin=origin,
+        added_at=added_at,
+        width_px=width,
+        height_px=height,
+        format=kind,
+        size_bytes=size,
+    )
+    return Record(image, code)
+
+
+def unpack_fields(row: int, stored: bytes | memoryview) -> Fields:
+    """Decode a record into its fields, which takes a third of the time.
+
+    Raises:
+        StoreDamaged: It is no record, or not the one that was written.
+    """
+    sealed = bytes(stored)
+    packed = sealed[_CRC_BYTES:]
+    if zlib.crc32(packed) != int.from_bytes(sealed[:_CRC_BYTES], "little"):
         raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup")
     try:
-        identity, code, *rest = msgpack.unpackb(
-            packed, unicode_errors="surrogateescape", use_list=False
-        )
-        image = Image(row=row, id=identity.hex(), **dict(zip(_RECORD_FIELDS, rest, strict=True)))
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+        return Fields(*_unpack(packed))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup") from error
-    return Record(image, code)
 
 
 def code_in(stored: bytes | memoryview, code_bytes: int) -> bytes:

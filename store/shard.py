@@ -19,14 +19,16 @@ from store.datafile import data_path, inspect, page_problems
 from store.environment import MAP_BYTES, Environment, translated
 from store.errors import NotAStore, StoreDamaged
 from store.filing import Keys
-from store.layout import FORMAT, Record, Tables, Txn, open_tables, read_header, write_header
+from store.layout import FORMAT, Tables, Txn, open_tables, read_header, write_header
 from store.matching import insist_on_match
 from store.mirror import Mirror
+from store.reading import features_of, hits_of
 from store.search import search
 from store.segments import SegmentMoved, Segments
 from store.snapshot import Cache, Snapshot
 from store.spec import (
     CheckReport,
+    Features,
     Hit,
     Image,
     Inserted,
@@ -213,14 +215,15 @@ class Shard(Upkeep):
 
     def hits(self, answer: Partial) -> list[Hit]:
         """Read the records of an answer; images that were deleted since are left out."""
-        distances, hamming = answer.distances.tolist(), answer.hamming.tolist()
+        return self._read(lambda store: hits_of(store, answer))
 
-        def work(store: Snapshot) -> list[Hit]:
-            records = store.records_of(answer.ids)
-            found = zip(records, distances, hamming, strict=True)
-            return [_hit(record, *how) for record, *how in found if record is not None]
+    def features(self, ids: NDArray[np.uint8]) -> Features:
+        """Read the features of many images, far faster than one by one.
 
-        return self._read(work)
+        Args:
+            ids: shape=(M, 16), as in `Partial`.
+        """
+        return self._read(lambda store: features_of(store, ids))
 
     def get(self, identity: str) -> Image | None:
         """Return the record of an image, or None where there is none of this id."""
@@ -374,18 +377,3 @@ def _sort_out_files(store: Snapshot) -> None:
         store.files.insist_on(segment.number, segment.version, segment.slots)
     store.files.remove_others({(segment.number, segment.version) for segment in current})
     clear_drafts(store.files)
-
-
-def _hit(record: Record, distance: float, hamming: int) -> Hit:
-    image = record.image
-    return Hit(
-        id=image.id,
-        distance=distance,
-        hamming=hamming,
-        sources=image.sources,
-        labels=image.labels,
-        width_px=image.width_px,
-        height_px=image.height_px,
-        format=image.format,
-        added_at=image.added_at,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -196,6 +196,22 @@ class Hit:
     height_px: int
     format: str
     added_at: float
+
+
+class Features(NamedTuple):
+    """Features as they are stored: those of N images that are there, of M that were asked for.
+
+    Attributes:
+        there: Which are there, shape=(M,), dtype=bool.
+        values: shape=(N, D), dtype=int8.
+        scales: What the values are multiplied by, shape=(N,), dtype=float32.
+        squares: Sums of the squared values, shape=(N,), dtype=uint32.
+    """
+
+    there: NDArray[np.bool_]
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    squares: NDArray[np.uint32]
 
 
 Stage = Literal["plan", "gather", "rerank"]

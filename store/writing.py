@@ -213,10 +213,11 @@ def _put_features(store: Snapshot, batch: Prepared, fresh: _Fresh) -> None:
 def _put_records(store: Snapshot, batch: Prepared, fresh: _Fresh) -> None:
     """Append records, and index them by id and label; sorted, neighbours share their pages."""
     records, content, labelled = [], [], []
+    codes: list[bytes] = batch.codes.view(f"V{batch.codes.shape[1]}")[:, 0].tolist()
     for i, row in zip(fresh.places.tolist(), fresh.rows.tolist(), strict=True):
         new, name = batch.images[i], row_key(row)
         labels = tuple(dict.fromkeys(new.labels))[:MOST_LABELS] if new.labels else ()
-        records.append((name, new_image_record(new, labels)))
+        records.append((name, new_image_record(new, batch.names[i], codes[i], labels)))
         content.append((batch.names[i], name))
         labelled += [(label.encode(), name) for label in labels]
     txn, tables = store.txn, store.tables

@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from store_world import find, make_id, make_image, make_query, make_spec
+from store_world import DIMS, find, make_id, make_image, make_query, make_spec
 
 from store import Inserted, Partial, Shard, StoreClosed, writing
+from store.values import restore
 from store.writing import MOST_SOURCES
 
 
@@ -135,6 +136,23 @@ def test_a_deleted_image_is_not_found_again(shard):
     assert shard.vectors(gone[0]) is None
     found = shard.search(make_query(images[0], k=50)).names()
     assert set(found) == {image.id for image in images[10:]}
+
+
+def test_features_are_read_in_bulk_in_any_order_and_tell_which_are_missing(shard):
+    images = [make_image(number) for number in range(30)]
+    shard.insert(images)
+    shard.delete([images[4].id, images[20].id])
+    names = [images[number].id for number in (7, 4, 29, 0, 20, 7, 13)]
+    found = shard.features(ids_of([*names, make_id(99)]))
+    assert found.there.tolist() == [True, False, True, True, False, True, True, False]
+    features = [shard.vectors(name)[1] for name in names if name not in (names[1], names[4])]
+    assert np.array_equal(restore(found.values, found.scales), features)
+    assert (found.squares == (found.values.astype(int) ** 2).sum(axis=1)).all()
+    assert shard.features(ids_of([])).values.shape == (0, DIMS)
+
+
+def ids_of(names):
+    return np.frombuffer(bytes.fromhex("".join(names)), np.uint8).reshape(-1, 16)
 
 
 def test_an_image_deleted_since_the_search_is_left_out_of_its_hits(shard):
