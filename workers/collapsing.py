@@ -39,13 +39,9 @@ def folded(shards: Shards, hits: Partial, *, metric: str, limit: float) -> list[
         metric: Of the features.
         limit: Features no farther apart than this are of one picture.
     """
-    names = hits.names()
-    vectors = [shards.vectors(name) for name in names]
-    there = [place for place, each in enumerate(vectors) if each is not None]
-    if not there:
-        return []
-    values = np.stack([each[1] for each in vectors if each is not None])
+    names, features = hits.names(), shards.features(hits.ids)
+    there = np.flatnonzero(features.there).tolist()
     into: dict[int, list[str]] = {}
-    for place, first in zip(there, near_duplicates(values, metric, limit), strict=True):
+    for place, first in zip(there, near_duplicates(features, metric, limit), strict=True):
         into.setdefault(there[int(first)], []).append(names[place])
     return [Kept(place, tuple(of_it[1:])) for place, of_it in into.items()]

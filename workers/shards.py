@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from store import (
+    Features,
     Hit,
     Image,
     Inserted,
@@ -116,6 +117,24 @@ class Shards:
         """Return an image's code, shape=(W,), and feature, shape=(D,), or ``None``."""
         with _translated():
             return self.of(image_id).vectors(image_id)
+
+    def features(self, ids: NDArray[np.uint8]) -> Features:
+        """Read the features of images in bulk, see :meth:`store.Shard.features`.
+
+        Args:
+            ids: shape=(M, 16).
+        """
+        numbers = ids[:, :4].copy().view(">u4")[:, 0] % self.count
+        with _translated():
+            parts = [self[index].features(ids[numbers == index]) for index in range(self.count)]
+        there = np.zeros(len(ids), np.bool_)
+        for index, part in enumerate(parts):
+            there[numbers == index] = part.there
+        order = np.argsort(np.argsort(numbers[there], kind="stable"))
+        values, scales, squares = (
+            np.concatenate(column)[order] for column in list(zip(*parts, strict=True))[1:]
+        )
+        return Features(there, values, scales, squares)
 
     def images(self) -> int:
         """Return how many images there are."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from store import NewImage, Query
 from workers.errors import InvalidRequest, SettingsError, Unavailable
@@ -68,6 +69,26 @@ def test_answers_come_in_the_order_of_what_was_asked(tmp_path: Path, count: int)
         assert vectors is not None
         assert np.array_equal(vectors[0], IMAGES[4].code)
         assert opened.vectors(IMAGES[3].id) is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_features_read_in_bulk_are_those_read_one_by_one(tmp_path: Path, count: int) -> None:
+    with shards(tmp_path, count=count) as opened:
+        opened.insert(IMAGES)
+        gone = [IMAGES[2].id, IMAGES[11].id]
+        opened.delete(gone)
+        names = [image.id for image in reversed(IMAGES)]
+        found = opened.features(ids_of(names))
+        assert found.there.tolist() == [name not in gone for name in names]
+        one_by_one = [opened.vectors(name) for name in names if name not in gone]
+        features = np.stack([each[1] for each in one_by_one if each is not None])
+        assert np.array_equal(found.values * found.scales[:, None], features)
+        assert found.squares.tolist() == (found.values.astype(int) ** 2).sum(axis=1).tolist()
+        assert opened.features(ids_of([])).values.shape == (0, DIMS)
+
+
+def ids_of(names: list[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex("".join(names)), np.uint8).reshape(-1, 16)
 
 
 @pytest.mark.parametrize("count", [1, 3])
