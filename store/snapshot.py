@@ -331,31 +331,6 @@ class Snapshot:
             raise StoreDamaged(f"row {row} has no record; run the store check")
         return unpack_record(row, packed)
 
-    def records_of(self, ids: NDArray[np.uint8]) -> list[Record | None]:
-        """Return the records of images, in bulk.
-
-        Args:
-            ids: shape=(N, 16), each once.
-
-        Returns:
-            In the order of `ids`, None where there is none.
-
-        Raises:
-            StoreDamaged: An image is in the content index and has no readable record.
-        """
-        names: list[bytes] = np.ascontiguousarray(ids).view("V16").reshape(-1).tolist()
-        known = self.txn.cursor(self.tables.content).getmulti(names)
-        rows = {bytes(name): bytes(row) for name, row in known}
-        found = self.txn.cursor(self.tables.images).getmulti(sorted(rows.values()))
-        packed = {bytes(key): value for key, value in found}
-        if len(packed) < len(rows):
-            raise StoreDamaged("a stored image lacks its record; run the store check")
-        records = {
-            name: unpack_record(int.from_bytes(row, "big"), packed[row])
-            for name, row in rows.items()
-        }
-        return [records.get(name) for name in names]
-
     def holds(self, row: int) -> bool:
         """Tell whether an image has this row."""
         return self.txn.get(row_key(row), db=self.tables.images) is not None
