@@ -12,11 +12,12 @@ from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.follow import follow, report
 from ops.cli.options import COLLECTION, Command, settings_options
+from ops.cli.paths import is_there
 from ops.cli.session import opened
 from ops.cli.signals import terminable
 from workers.client import DEFAULT_CRAWL_DEPTH, DEFAULT_CRAWL_PAGES, Client
 from workers.client.checks import checked_labels
-from workers.errors import Failed, InvalidRequest, NotFound
+from workers.errors import InvalidRequest, NotFound
 from workers.records import Job, JobState
 from workers.settings import Settings
 
@@ -98,6 +99,8 @@ def crawl(
 
     Only pages of the seed's host are visited, and robots.txt is obeyed.
     """
+    _insist_on_range("--depth", depth, 0, settings.crawl_max_depth)
+    _insist_on_range("--max-pages", max_pages, 1, settings.crawl_max_pages)
 
     def start(client: Client) -> Job:
         return client.crawl(seed, max_depth=depth, max_pages=max_pages, labels=labels)
@@ -110,25 +113,10 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def is_there(path: Path) -> bool:
-    """Return whether a path leads somewhere.
-
-    Raises:
-        Failed: The folders on the way may not be looked into, or the name is too long.
-    """
-    try:
-        return path.exists()
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: OSError) -> Failed:
-    """Return what a person is told who named a file that cannot be read."""
-    return Failed(
-        f"{path} cannot be read: {error.strerror}.",
-        remedy="Check its permissions and its path.",
-        code="unreadable",
-    )
+def _insist_on_range(option: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        told = f"{value} is not in the range {least:,} to {most:,}."
+        raise click.BadParameter(told, param_hint=option)
 
 
 def _starts(given: Sequence[str], listed: Sequence[str], labels: Sequence[str]) -> list[Start]:

@@ -12,8 +12,9 @@ import click
 from ops.cli.collection import check_collection
 from ops.cli.console import Console, leave, plain, shown
 from ops.cli.exits import Exit
-from ops.cli.ingest import is_there, is_url, unreadable
+from ops.cli.ingest import is_url
 from ops.cli.options import COLLECTION, Command, settings_options
+from ops.cli.paths import in_a_folder, is_there, unreadable
 from ops.cli.search_options import search_options
 from ops.cli.session import opened
 from ops.cli.sheet import write_contact_sheet
@@ -33,8 +34,7 @@ def _png(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Pa
     if value is not None:
         if value.suffix.lower() != ".png":
             raise click.BadParameter(f"{value} does not end in .png.")
-        if not value.parent.is_dir():
-            raise click.BadParameter(f"There is no folder {value.parent}.")
+        in_a_folder(value)
     return value
 
 

@@ -72,7 +72,8 @@ def test_an_empty_folder_fails_with_its_reason(run: Run, tmp_path: Path) -> None
         (["search", "0" * 32, "--bundle", "lite0-999"], Exit.UNAVAILABLE, "lite0-999"),
         (["search", __file__, "--bundle", "lite0-999"], Exit.UNAVAILABLE, "lite0-999"),
         (["search", __file__, "--bundle", "lite0-20"], Exit.UNAVAILABLE, "lite0-20"),
-        (["crawl", "http://example.org/", "--depth", "99"], Exit.USAGE, "max_depth"),
+        (["crawl", "http://example.org/", "--depth", "99"], Exit.USAGE, "--depth: 99 is not"),
+        (["crawl", "http://example.org/", "--max-pages", "0"], Exit.USAGE, "--max-pages: 0 is"),
         (["jobs", "show", "nope"], Exit.NOT_FOUND, "nope"),
         (["jobs", "cancel", "nope"], Exit.NOT_FOUND, "nope"),
         (["images", "show", "0" * 32], Exit.NOT_FOUND, "0" * 32),
@@ -181,9 +182,12 @@ def test_a_search_finds_only_what_fits_and_folds_what_is_alike(run: Run, tmp_pat
     ("options", "told"),
     [
         (["--since", "yesterday"], "2026-11-23T18:30"),
-        (["--max-distance", "-1"], "max_distance is -1"),
+        (["--max-distance", "-1"], "'--max-distance': '-1' is no distance"),
         (["--label", "a,b"], "cannot be a label"),
-        (["--collapse", "--collapse-distance", "nan"], "collapse is nan"),
+        (
+            ["--collapse", "--collapse-distance", "nan"],
+            "'--collapse-distance': 'nan' is no distance",
+        ),
     ],
 )
 def test_an_option_of_a_search_that_cannot_be_meant_is_refused(
