@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +78,13 @@ def import_images(
         raise TransferError(f"there is no file {source}; check the path")
     with translated(source), format_of(source).reading(source) as reader:
         header: Header = reader.header
+        chunks = reader.chunks()
+        # A file whose first images cannot be read is to begin no collection.
+        first = list(islice(chunks, 1))
         with opening(header.spec) as shards:
             _insist_on_match(source, header.spec, shards[0].spec)
             counts = _Counts()
-            for chunk in reader.chunks():
+            for chunk in chain(first, chunks):
                 _insist_on_lengths(source, chunk, shards[0].spec)
                 _take_in(shards, chunk, counts)
                 progress(counts.done, header.count)

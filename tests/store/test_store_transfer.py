@@ -263,6 +263,9 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
         path.write_bytes(content)
         with pytest.raises(TransferError, match="CRC"):
             import_images(path, lambda _: opened_already(shard))
+    with pytest.raises(TransferError, match="CRC"):
+        import_images(path, opening(tmp_path / "two"))
+    assert not (tmp_path / "two").exists()
 
 
 def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path, file, monkeypatch):
