@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+SUFFIXES = (".npz", ".parquet")
+"""What the names of files end with."""
+
 CHUNK_BYTES = 1 << 25
 """Features in memory at a time, as floats."""
 

@@ -12,6 +12,7 @@ import click
 from models.progress import progress
 from ops.cli.console import Console
 from ops.cli.options import Command, settings_options
+from ops.cli.paths import in_a_folder, is_there
 from ops.cli.shards import shard_folders, shards_folder
 from ops.cli.signals import terminable
 from ops.lock import make_data_dir
@@ -20,13 +21,18 @@ from store.backup import BackupReport
 from store.backup import backup as copy_shards
 from store.restoring import Restored
 from store.restoring import restore as restore_shards
+from workers.errors import NotFound
 from workers.settings import Settings
 
 _MEGABYTE = 1 << 20
 
 
 @click.command("backup", cls=Command)
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument(
+    "target",
+    type=click.Path(path_type=Path),
+    callback=lambda _ctx, _param, value: in_a_folder(value),
+)
 @click.option(
     "--verify",
     is_flag=True,
@@ -38,7 +44,8 @@ def backup(console: Console, target: Path, verify: bool, settings: Settings) -> 
     """Copy all shards into the folder TARGET while searches and writes go on.
 
     What is written is read back and compared. A TARGET that holds an earlier backup of the same
-    collection gets what is new, and is a whole backup at every moment.
+    collection gets what is new, and is a whole backup at every moment. TARGET is made if need
+    be, but in a folder that is there.
     """
     with terminable(), ExitStack() as stack, _bars() as show:
         folders = shard_folders(settings.data_dir)
@@ -57,6 +64,8 @@ def restore(console: Console, source: Path, force: bool, settings: Settings) -> 
 
     All files are compared with their checksums before anything is replaced.
     """
+    if not is_there(source):
+        raise NotFound(f"There is no folder {source}.", remedy="Check the path.")
     make_data_dir(settings.data_dir)
     with terminable(), _bars() as show:
         restored = restore_shards(
@@ -86,13 +95,14 @@ def _bars() -> Iterator[Any]:
 def _copied(report: BackupReport) -> str:
     return (
         f"{report.target}: {report.images:,} images of bundle {report.bundle}\n"
-        f"  {report.bytes:,} bytes in {report.files:,} files, of which {report.copied_bytes:,} "
-        f"bytes in {report.copied_files:,} files are new"
+        f"  {report.bytes:,} bytes in {report.files:,} files, of which "
+        f"{report.copied_bytes:,} bytes in {report.copied_files:,} files are new"
     )
 
 
 def _told(restored: Restored) -> str:
     return (
-        f"{restored.images:,} images of bundle {restored.bundle} in {restored.shards} shards, "
+        f"{restored.images:,} images of bundle {restored.bundle} in "
+        f"{restored.shards:,} shards, "
         f"as they were at {restored.date}."
     )

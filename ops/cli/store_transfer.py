@@ -14,18 +14,30 @@ from ops.cli.collection import no_collection
 from ops.cli.console import Console, leave, shown
 from ops.cli.exits import Exit
 from ops.cli.options import Command, settings_options
+from ops.cli.paths import in_a_folder
 from ops.cli.shards import shard_folders, shards_folder
 from ops.cli.signals import terminable
 from ops.lock import make_data_dir
 from store import Shard, StoreSpec
 from store.exporting import export
 from store.importing import Imported, import_images
+from store.transfer import SUFFIXES
 from workers.errors import NotFound
 from workers.settings import Settings
 
 
+def _format(_ctx: click.Context, _param: click.Parameter, file: Path) -> Path:
+    if file.suffix not in SUFFIXES:
+        raise click.BadParameter(f"{file} is of no known format; name it {' or '.join(SUFFIXES)}.")
+    return file
+
+
+def _target(ctx: click.Context, param: click.Parameter, file: Path) -> Path:
+    return in_a_folder(_format(ctx, param, file))
+
+
 @click.command("export", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), callback=_target)
 @click.option(
     "--stored",
     is_flag=True,
@@ -46,7 +58,7 @@ def export_(console: Console, file: Path, stored: bool, settings: Settings) -> N
 
 
 @click.command("import", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), callback=_format)
 @settings_options("data_dir")
 @click.pass_obj
 def import_(console: Console, file: Path, settings: Settings) -> None:

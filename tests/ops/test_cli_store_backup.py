@@ -46,3 +46,15 @@ def test_what_is_no_backup_and_no_collection_is_told(run: Run, tmp_path: Path) -
     restore = run("store", "restore", tmp_path, "--data-dir", tmp_path / "data")
     assert restore.exit_code == Exit.UNAVAILABLE
     assert "no backup" in restore.stderr
+    missing = run("store", "restore", tmp_path / "no", "--data-dir", tmp_path / "new")
+    assert missing.exit_code == Exit.NOT_FOUND
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_goes_into_a_folder_that_is_there(
+    run: Run, collection: Path, tmp_path: Path
+) -> None:
+    result = run("store", "backup", tmp_path / "mnt" / "b", "--data-dir", collection)
+    assert result.exit_code == Exit.USAGE
+    assert f"no folder {tmp_path / 'mnt'}; make it" in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -64,6 +64,29 @@ def test_what_cannot_be_done_is_told(run: Run, collection: Path, tmp_path: Path)
     assert nothing.exit_code == Exit.NOT_FOUND
     missing = run("store", "import", tmp_path / "x.npz", "--data-dir", collection)
     assert missing.exit_code == Exit.NOT_FOUND
-    other = run("store", "export", tmp_path / "x.csv", "--data-dir", collection)
-    assert other.exit_code == Exit.UNAVAILABLE
-    assert ".npz or .parquet" in other.stderr
+    for command in ("export", "import"):
+        other = run("store", command, tmp_path / "x.csv", "--data-dir", collection)
+        assert other.exit_code == Exit.USAGE
+        assert ".npz or .parquet" in other.stderr
+
+
+def test_an_export_goes_into_a_folder_that_is_there(
+    run: Run, collection: Path, tmp_path: Path
+) -> None:
+    result = run("store", "export", tmp_path / "mde" / "x.npz", "--data-dir", collection)
+    assert result.exit_code == Exit.USAGE
+    assert f"no folder {tmp_path / 'mde'}; make it" in result.stderr
+
+
+def test_a_file_that_cannot_be_read_begins_no_collection(
+    run: Run, collection: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "all.npz"
+    run("store", "export", file, "--data-dir", collection)
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 1
+    file.write_bytes(content)
+    result = run("store", "import", file, "--data-dir", tmp_path / "other")
+    assert result.exit_code == Exit.UNAVAILABLE
+    assert "cannot be read" in result.stderr
+    assert not (tmp_path / "other").exists()
