@@ -11,6 +11,7 @@ from ops.cli.console import Console, plain, shown
 from ops.cli.jobs import DEFAULT_LIMIT
 from ops.cli.options import COLLECTION, Group, settings_options
 from ops.cli.session import opened
+from ops.wording import counted
 from store import Image
 from workers.settings import Settings
 
@@ -37,7 +38,7 @@ def list_(console: Console, limit: int, settings: Settings) -> None:
         page, count = client.recent(limit=limit), client.count()
     for image in page.images:
         console.result(_record(image), _line(image))
-    console.note(f"{len(page.images):,} of {count:,} images.")
+    console.note(f"{len(page.images):,} of {counted(count, 'image')}.")
 
 
 @images.command("show")

@@ -18,6 +18,7 @@ from ops.cli.paths import in_a_folder, is_there, unreadable
 from ops.cli.search_options import search_options
 from ops.cli.session import opened
 from ops.cli.sheet import write_contact_sheet
+from ops.wording import counted
 from workers.client import Client
 from workers.errors import NotFound, Rejected, Unavailable
 from workers.options import DEFAULT_EFFORT, DEFAULT_K, SearchOptions
@@ -163,10 +164,10 @@ def _told(report: dict[str, Any] | None) -> list[str]:
         reach = "nothing was missed"
     else:
         reach = f"nothing missed up to {report['radius']} differing bits"
+    buckets = counted(report["buckets"], "bucket")
     how = (
         f"{report['timings_ms']['total']:.0f} ms; {report['reranked']:,} of "
-        f"{report['candidates']:,} candidates in {report['buckets']:,} buckets were compared; "
-        f"{reach}."
+        f"{counted(report['candidates'], 'candidate')} in {buckets} were compared; {reach}."
     )
     lines = [how]
     if report["groups_answered"] < report["groups_asked"]:

@@ -9,6 +9,7 @@ from ops.cli.options import COLLECTION, Command, settings_options
 from ops.cli.session import opened
 from ops.cli.site import run_site
 from ops.lock import ServerLock
+from ops.wording import counted
 from workers.settings import Settings
 
 
@@ -24,8 +25,8 @@ def serve(console: Console, settings: Settings) -> None:
     with ServerLock(settings.data_dir) as lock, opened(settings, console, serve=True) as client:
         status = client.status()  # opens what could be wrong, before anybody is let in
         console.note(
-            f"{status['images']:,} images in {settings.data_dir}, bundle {status['bundle']}, "
-            f"{status['broker']} broker."
+            f"{counted(status['images'], 'image')} in {settings.data_dir}, "
+            f"bundle {status['bundle']}, {status['broker']} broker."
         )
         if not settings.embedded:
             console.note("The work is done by `lookalike worker`, started apart from this.")

@@ -14,6 +14,7 @@ from ops.cli.store_migrate import migrate
 from ops.cli.store_recall import recall
 from ops.cli.store_retrain import retrain
 from ops.cli.store_transfer import export_, import_
+from ops.wording import counted
 from store import Shard, ShardStats
 from workers.settings import Settings
 
@@ -58,19 +59,20 @@ def check(console: Console, settings: Settings) -> None:
             report = shard.check()
         whole = whole and report.ok
         record = {"path": path, "ok": report.ok, **plain(report)}
-        verdict = "nothing is wrong" if report.ok else f"{len(report.problems):,} problems"
-        lines = [f"{path}: {report.images:,} images, {verdict}."]
+        verdict = "nothing is wrong" if report.ok else counted(len(report.problems), "problem")
+        lines = [f"{path}: {counted(report.images, 'image')}, {verdict}."]
         console.result(record, "\n".join([*lines, *(f"  {each}" for each in report.problems)]))
     leave(Exit.DONE if whole else Exit.FAILED)
 
 
 def _told(figures: ShardStats) -> str:
     one = figures.used_bytes / max(figures.images, 1)
+    fullest = counted(figures.largest_bucket, "image")
     return (
-        f"{figures.path}: {figures.images:,} images, bundle {figures.bundle_id}\n"
+        f"{figures.path}: {counted(figures.images, 'image')}, bundle {figures.bundle_id}\n"
         f"  {figures.bits} bits, {figures.dims} dimensions, {figures.metric}\n"
-        f"  {figures.buckets:,} buckets, {figures.largest_bucket:,} images in the fullest\n"
+        f"  {counted(figures.buckets, 'bucket')}, {fullest} in the fullest\n"
         f"  {figures.used_bytes:,} bytes used, {one:,.0f} an image; file {figures.file_bytes:,}, "
         f"map {figures.map_bytes:,}\n"
-        f"  format {figures.format}, {figures.readers} readers"
+        f"  format {figures.format}, {counted(figures.readers, 'reader')}"
     )

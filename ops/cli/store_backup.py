@@ -16,6 +16,7 @@ from ops.cli.paths import in_a_folder, is_there
 from ops.cli.shards import shard_folders, shards_folder
 from ops.cli.signals import terminable
 from ops.lock import make_data_dir
+from ops.wording import counted
 from store import Shard
 from store.backup import BackupReport
 from store.backup import backup as copy_shards
@@ -94,15 +95,15 @@ def _bars() -> Iterator[Any]:
 
 def _copied(report: BackupReport) -> str:
     return (
-        f"{report.target}: {report.images:,} images of bundle {report.bundle}\n"
-        f"  {report.bytes:,} bytes in {report.files:,} files, of which "
-        f"{report.copied_bytes:,} bytes in {report.copied_files:,} files are new"
+        f"{report.target}: {counted(report.images, 'image')} of bundle {report.bundle}\n"
+        f"  {report.bytes:,} bytes in {counted(report.files, 'file')}, of which "
+        f"{report.copied_bytes:,} bytes in {counted(report.copied_files, 'file')} are new"
     )
 
 
 def _told(restored: Restored) -> str:
     return (
-        f"{restored.images:,} images of bundle {restored.bundle} in "
-        f"{restored.shards:,} shards, "
+        f"{counted(restored.images, 'image')} of bundle {restored.bundle} in "
+        f"{counted(restored.shards, 'shard')}, "
         f"as they were at {restored.date}."
     )

@@ -8,6 +8,7 @@ from ops.cli.console import Console
 from ops.cli.options import Command, settings_options
 from ops.cli.shards import shard_folders
 from ops.cli.signals import terminable
+from ops.wording import counted
 from store import Shard
 from store.compaction import DEAD_SHARE, Compacted
 from workers.settings import Settings
@@ -47,11 +48,11 @@ def compact(console: Console, dead: float, everything: bool, settings: Settings)
             }
             console.result(
                 record,
-                f"{path}: {len(done):,} of {stats.segments:,} files compacted, {freed:,} bytes "
-                f"freed; {stats.dead_slots:,} deleted images still take space"
+                f"{path}: {len(done):,} of {counted(stats.segments, 'file')} compacted, {freed:,} "
+                f"bytes freed; space of {counted(stats.dead_slots, 'deleted image')} is left"
                 + (", which the last file, still added to, keeps." if everything else "."),
             )
 
 
 def _told(one: Compacted) -> str:
-    return f"  file {one.segment}: {one.slots:,} images, {one.freed_bytes:,} bytes freed"
+    return f"  file {one.segment}: {counted(one.slots, 'image')}, {one.freed_bytes:,} bytes freed"

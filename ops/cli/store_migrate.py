@@ -14,6 +14,7 @@ from ops.cli.exits import Exit
 from ops.cli.options import Command, settings_options
 from ops.cli.shards import shard_folders
 from ops.cli.signals import terminable
+from ops.wording import counted
 from store.migrate import Migration
 from store.migrate import migrate as migrate_shard
 from workers.settings import Settings
@@ -55,8 +56,8 @@ def _one(path: Path, *, keep: bool, skip_damaged: bool) -> Migration:
 
 def _told(outcome: Migration) -> str:
     if not outcome.migrated:
-        return f"{outcome.path}: {outcome.images:,} images, in the format in use already."
-    lines = [f"{outcome.path}: {outcome.images:,} images brought to the format in use."]
+        return f"{outcome.path}: {counted(outcome.images, 'image')}, in the format in use already."
+    lines = [f"{outcome.path}: {counted(outcome.images, 'image')} brought to the format in use."]
     lines += [f"  left out: {each}" for each in outcome.left_out]
     if outcome.kept:
         lines.append(f"  the old shard is kept in {outcome.kept}")

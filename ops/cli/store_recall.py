@@ -14,6 +14,7 @@ from ops.cli.options import Command, settings_options
 from ops.cli.shards import shard_folders
 from ops.cli.signals import terminable
 from ops.recall import AtEffort, RecallReport, Skew, measure
+from ops.wording import counted
 from store import Shard
 from workers.options import DEFAULT_K
 from workers.settings import Settings
@@ -74,7 +75,8 @@ def recall(
 
 def _told(report: RecallReport, sample: int) -> Iterator[str]:
     short = f" of {sample:,}, because time was up" if _cut_short(report, sample) else ""
-    yield f"{report.images:,} images, {report.queries:,} queries{short}, {report.k} hits each"
+    images, queries = counted(report.images, "image"), counted(report.queries, "query")
+    yield f"{images}, {queries}{short}, {counted(report.k, 'hit')} each"
     yield ""
     yield "effort  candidates  recall   worst       p50       p99"
     yield from (_line(each) for each in report.efforts)
@@ -102,10 +104,10 @@ def _line(each: AtEffort) -> str:
 
 
 def _buckets(each: Skew) -> str:
-    key = f"{each.centres:,} centre codes" if each.centres else "a bucket for each code"
+    key = counted(each.centres, "centre code") if each.centres else "a bucket for each code"
     retrained = f", generation {each.generation}" if each.generation else ""
     return (
-        f"{each.path}: {each.images:,} images, {key}{retrained}\n"
-        f"  {each.buckets:,} buckets, {each.largest:,} images in the fullest, {each.mean:,} on "
-        f"average; Gini coefficient {each.gini:.2f}"
+        f"{each.path}: {counted(each.images, 'image')}, {key}{retrained}\n"
+        f"  {counted(each.buckets, 'bucket')}, {counted(each.largest, 'image')} in the fullest, "
+        f"{each.mean:,} on average; Gini coefficient {each.gini:.2f}"
     )

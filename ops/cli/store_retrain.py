@@ -14,6 +14,7 @@ from ops.cli.console import Console
 from ops.cli.options import Command, settings_options
 from ops.cli.shards import shard_folders
 from ops.cli.signals import terminable
+from ops.wording import counted
 from store import NothingToRetrain, Shard
 from store.buckets import LONGEST_KEY_BITS
 from store.retraining import MOST_CENTRES, Retraining, centres_wanted
@@ -52,7 +53,7 @@ def _retrained(shard: Shard, path: Path, wanted: int | None, console: Console) -
     learned = None
     if wanted is not None or shard.retraining() is None:
         count = wanted or centres_wanted(shard.count())
-        with console.step(f"Learning {count:,} centre codes for {path.name}"):
+        with console.step(f"Learning {counted(count, 'centre code')} for {path.name}"):
             learned = learn_for(shard, count)
         if learned is None:
             return False
@@ -88,6 +89,7 @@ def _tell(shard: Shard, path: Path, console: Console, *, filed: bool) -> None:
     done = "filed by" if filed else "too few different codes to learn from; still filed by"
     console.result(
         record,
-        f"{path}: {stats.images:,} images, {done} {stats.centres:,} centre codes, "
-        f"{stats.largest_bucket:,} images in the fullest bucket.",
+        f"{path}: {counted(stats.images, 'image')}, {done} "
+        f"{counted(stats.centres, 'centre code')}, "
+        f"{counted(stats.largest_bucket, 'image')} in the fullest bucket.",
     )

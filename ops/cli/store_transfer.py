@@ -18,6 +18,7 @@ from ops.cli.paths import in_a_folder
 from ops.cli.shards import shard_folders, shards_folder
 from ops.cli.signals import terminable
 from ops.lock import make_data_dir
+from ops.wording import counted
 from store import Shard, StoreSpec
 from store.exporting import export
 from store.importing import Imported, import_images
@@ -54,7 +55,7 @@ def export_(console: Console, file: Path, stored: bool, settings: Settings) -> N
         folders = shard_folders(settings.data_dir)
         shards = [stack.enter_context(Shard.open_existing(path)) for path in folders]
         done = export(shards, file, stored=stored, progress=show)
-    console.result(done, f"{done.path}: {done.images:,} images, {done.bytes:,} bytes")
+    console.result(done, f"{done.path}: {counted(done.images, 'image')}, {done.bytes:,} bytes")
 
 
 @click.command("import", cls=Command)
@@ -112,7 +113,7 @@ def _bar(title: str) -> Iterator[Any]:
 
 def _told(done: Imported) -> str:
     counts = f"{done.added:,} added + {done.enriched:,} enriched + {done.unchanged:,} unchanged"
-    lines = [f"{done.path}: {done.images:,} images = {counts} + {done.refused:,} refused"]
+    lines = [f"{done.path}: {counted(done.images, 'image')} = {counts} + {done.refused:,} refused"]
     lines += [f"  {shown(problem)}" for problem in done.problems]
     if done.refused > len(done.problems):
         lines.append(f"  and {done.refused - len(done.problems):,} more")

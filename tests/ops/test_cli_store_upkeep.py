@@ -160,7 +160,7 @@ def found_of_true(shards: list[Shard], one: NewImage, candidates: int | None) ->
 
 def test_recall_stops_when_its_time_is_up(run: Run, long_codes: Path) -> None:
     args = ["store", "recall", "--data-dir", long_codes, "--seconds", "1e-9", "--sample", "50"]
-    assert "1 queries of 50, because time was up" in run(*args).stdout
+    assert "1 query of 50, because time was up" in run(*args).stdout
 
 
 def test_recall_has_nothing_to_say_of_a_single_image(run: Run, tmp_path: Path) -> None:
