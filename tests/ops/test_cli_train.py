@@ -50,7 +50,7 @@ def test_a_bundle_is_trained_named_and_used(run: Run, data: Path, tmp_path: Path
     assert (told["skipped"], told["epochs"], told["caffe"]) == (1, 2, True)
     assert "image/s" in result.stderr
     assert "\r" not in result.stderr
-    assert "1 images could not be read" in result.stderr
+    assert "1 image could not be read" in result.stderr
     assert "broken.png: not a picture" in result.stderr
     assert "lookalike evaluate colours --data" in result.stderr
     assert "--data-dir NEW --bundle colours\n" in result.stderr
@@ -104,12 +104,12 @@ def test_what_was_killed_goes_on_and_gives_the_same_bundle(
         (("--data", "DATA/nowhere"), Exit.NOT_FOUND, "there is no folder or CSV"),
         (("--data", "DATA/red"), Exit.FAILED, "at least two classes are needed"),
         (("--base", "lite9"), Exit.UNAVAILABLE, "other bases are lite0-imagenet"),
-        (("--base", "w.caffemodel"), Exit.FAILED, "give its --prototxt too"),
+        (("--base", "w.caffemodel"), Exit.USAGE, "give its --prototxt too"),
         (("--rate", "1e38"), Exit.FAILED, "the loss is not a number"),
         (("--finetune", "--balance", 1), Exit.USAGE, "--balance cannot be set with --finetune"),
-        (("--name", "A B"), Exit.FAILED, "give another --name"),
-        (("--name", "lite0-128"), Exit.FAILED, "comes with lookalike; give another --name"),
-        (("--code-weight", "nan"), Exit.FAILED, "change --code-weight"),
+        (("--name", "A B"), Exit.USAGE, "give another --name"),
+        (("--name", "lite0-128"), Exit.USAGE, "comes with lookalike; give another --name"),
+        (("--code-weight", "nan"), Exit.USAGE, "'--code-weight': nan is not a finite number"),
         (("--code-weight", "-1"), Exit.USAGE, "-1.0 is not in the range x>=0"),
     ],
 )
