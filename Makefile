@@ -62,7 +62,7 @@ clean: ## Remove .venv, the demo's data and every cache
 	@rm -rf $(VENV) .demo build *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt | python
+$(STAMP): pyproject.toml constraints.txt store/kernels.c | python
 	@echo "Making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages of constraints.txt; the first time they are downloaded"

@@ -24,6 +24,7 @@ from ops.lock import make_data_dir, server_of
 from ops.reachability import broker_problem, consumers, shown_address
 from ops.wording import counted
 from store import Shard, StoreError
+from store.kernels import COMPILED
 from workers.bundles import find_bundle
 from workers.errors import WorkerError
 from workers.ledger import Ledger
@@ -83,6 +84,18 @@ def packages(_settings: Settings) -> Finding:
         )
     told = f"lookalike {version('lookalike')} and {len(names)} packages on Python {_PYTHON}"
     return Finding("packages", State.OK, told)
+
+
+def kernels(_settings: Settings) -> Finding:
+    """See whether the inner loops of searches are compiled."""
+    if not COMPILED:
+        return Finding(
+            "kernels",
+            State.WARN,
+            "not compiled, so searches take two to five times as long.",
+            "Install a C compiler and Python's headers, then lookalike once more.",
+        )
+    return Finding("kernels", State.OK, "the inner loops of searches are compiled")
 
 
 def data_dir(settings: Settings) -> Finding:
@@ -207,6 +220,7 @@ def descriptors(_settings: Settings) -> Finding:
 
 CHECKS: tuple[Callable[[Settings], Finding], ...] = (
     packages,
+    kernels,
     data_dir,
     fsync,
     bundle,

@@ -39,7 +39,7 @@ class Reach(NamedTuple):
 
     Attributes:
         order: Nearer buckets have smaller numbers, shape=(M,), dtype=uint16.
-        bounds: No code in the bucket is nearer to the query's, shape=(M,), dtype=int64.
+        bounds: No code in the bucket is nearer to the query's, shape=(M,), dtype=int16.
     """
 
     order: NDArray[np.uint16]
@@ -151,7 +151,7 @@ class CodeBuckets:
         """See `Buckets.reach`: buckets come ring by ring of Hamming distance."""
         own, _ = self.file(code[None])
         distances = np.bitwise_count(keys ^ own[0]).astype(np.uint16)
-        return Reach(distances, distances.astype(np.int64))
+        return Reach(distances, distances.view(np.int16))
 
 
 class CentreBuckets:
@@ -164,8 +164,7 @@ class CentreBuckets:
     codes_per_candidate = CODES_PER_CANDIDATE
 
     def __init__(self, centres: NDArray[np.uint8]) -> None:
-        self._centres = rows_of_words(centres)
-        self._by_word = np.ascontiguousarray(self._centres.T)
+        self._by_word = np.ascontiguousarray(rows_of_words(centres).T)
         self.centres = len(centres)
 
     def file(self, codes: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -189,17 +188,17 @@ class CentreBuckets:
         h(q, x) >= h(q, c) - h(c, x), and h(c, x) is at most the bucket's radius;
         2 h(q, x) >= h(q, c) - h(q, n), because h(c, x) <= h(n, x) <= h(n, q) + h(q, x).
         """
-        to_centres = hamming_of_words(words(code), self._centres)
-        distances = to_centres[keys]
-        wide = distances.astype(np.int64)
-        by_nearest = (wide - int(to_centres.min()) + 1) // 2
-        return Reach(distances.astype(np.uint16), np.maximum(wide - radii, by_nearest))
+        to_centres = hamming_of_words(words(code), self._by_word.T)
+        distances = to_centres[keys].astype(np.uint16)
+        wide = distances.view(np.int16)
+        by_nearest = (wide - (int(to_centres.min()) - 1)) >> 1
+        return Reach(distances, np.maximum(wide - radii, by_nearest))
 
     def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[Any]:
         """Return the distances of codes from all centres, shape=(N, M)."""
         # Up to 255 bits the counts fit into bytes, and fewer bytes go through the cache.
         wide = np.uint8 if codes.shape[1] <= WORDS_COUNTED_IN_BYTES else np.uint16
-        counts = np.zeros((len(codes), len(self._centres)), wide)
+        counts = np.zeros((len(codes), self.centres), wide)
         for place in range(codes.shape[1]):
             counts += np.bitwise_count(codes[:, None, place] ^ self._by_word[place])
         return counts

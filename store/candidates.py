@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from store.codes import hamming, hamming_of_words, words
+from store.codes import hamming, words
 from store.filters import Sieve
-from store.mirror import BucketCodes
+from store.kernels import nearest_of
 from store.spec import Query, Stage
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.buckets import Buckets
+    from store.kernels import Nearest
     from store.snapshot import Directory, Snapshot
 
 _WIDER = 4
 """How many times as many codes are looked at when too few of them pass a filter."""
+
+_FAR = np.iinfo(np.int16).max
+"""Beyond any bound."""
 
 Lap = Callable[[Stage], None]
 
@@ -41,16 +45,16 @@ class Share:
     group: int
     groups: int
 
-    def of(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return which images belong to the share, shape=(N,), dtype=bool."""
+    def of(self, rows: NDArray[Any]) -> NDArray[np.bool_] | slice:
+        """Return which images belong to the share: shape=(N,), dtype=bool, or all as a slice."""
         if self.groups == 1:
-            return np.ones(len(rows), np.bool_)
-        own: NDArray[np.bool_] = rows.astype(np.int64) % self.groups == self.group
+            return slice(None)
+        own: NDArray[np.bool_] = rows % self.groups == self.group
         return own
 
-    def of_buckets(self, keys: NDArray[Any]) -> int:
-        """Return the buckets that the share counts, so that all shares count each once."""
-        return int(self.of(keys).sum())
+    def part_of(self, count: int) -> int:
+        """Return how many of something the share counts, so that all shares count each once."""
+        return count // self.groups + (self.group < count % self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Candidates:
     Attributes:
         rows: shape=(N,), dtype=int64, ascending.
         hamming: Distances of their codes, shape=(N,), dtype=uint16.
-        seen: Codes of the share that were looked at and pass the filter.
+        seen: Codes that were looked at and pass the filter, each counted by one share.
         buckets: Buckets that were looked into, each counted by one share.
         radius: All images of the share that pass and are so near are among them.
     """
@@ -110,11 +114,25 @@ def find_candidates(
     while True:
         plan = make_plan(directory, buckets, query.code, reach)
         lap("plan")
-        codes = store.bucket_codes(plan.keys)
-        passing = None if sieve is None else sieve.passing(codes.rows.astype(np.int64))
-        if reach is None or wanted is None or plan.whole or _enough(passing, wanted):
-            return _nearest_of(codes, passing, query.code, share, plan, wanted, store.spec.bits)
+        found = _nearest(store, query.code, sieve, plan, wanted)
+        if reach is None or wanted is None or plan.whole or sieve is None or found.seen >= wanted:
+            return _of_share(found, share, plan, store.spec.bits)
         reach *= _WIDER
+
+
+def _nearest(
+    store: Snapshot,
+    code: NDArray[np.uint8],
+    sieve: Sieve | None,
+    plan: Plan,
+    wanted: int | None,
+) -> Nearest:
+    """Find the nearest codes that pass."""
+    if sieve is None:
+        return store.nearest_codes(plan.keys, words(code), wanted)
+    codes = store.bucket_codes(plan.keys)
+    passing = codes.those(sieve.passing(codes.rows.astype(np.int64)))
+    return nearest_of(passing, words(code), wanted)
 
 
 def make_plan(
@@ -136,7 +154,7 @@ def make_plan(
         return Plan(directory.keys, None, whole=True)
     distances, bounds = buckets.reach(code, directory.keys, directory.radii)
     chosen = _nearest_buckets(distances, directory.counts, reach)
-    return Plan(directory.keys[chosen], int(bounds[~chosen].min(initial=1 << 30)), whole=False)
+    return Plan(directory.keys[chosen], int(bounds[~chosen].min(initial=_FAR)), whole=False)
 
 
 def _nearest_buckets(
@@ -157,59 +175,21 @@ def _nearest_buckets(
     return chosen
 
 
-def _nearest_of(
-    codes: BucketCodes,
-    passing: NDArray[np.bool_] | None,
-    code: NDArray[np.uint8],
-    share: Share,
-    plan: Plan,
-    wanted: int | None,
-    bits: int,
-) -> Candidates:
-    """Keep the share's part of the nearest codes that pass."""
-    if passing is not None:
-        codes = BucketCodes(*(column[passing] for column in codes))
-    distances = hamming_of_words(words(code), codes.words)
-    kept = _nearest_codes(distances, codes.rows, wanted)
-    own = None if share.groups == 1 else share.of(codes.rows)
-    left_out = ~kept if own is None else own & ~kept
-    places = np.flatnonzero(kept if own is None else own & kept)
-    rows = codes.rows[places].astype(np.int64)
-    by_row = np.argsort(rows)
-    missed = distances[left_out]
-    bound = bits + 1 if plan.bound is None else plan.bound
-    if len(missed):
-        bound = min(bound, int(missed.min()))
+def _of_share(found: Nearest, share: Share, plan: Plan, bits: int) -> Candidates:
+    """Keep the share's part of what was found."""
+    own = share.of(found.rows)
+    bounds = (bits + 1, plan.bound, found.missed)
     return Candidates(
-        rows=rows[by_row],
-        hamming=distances[places][by_row].astype(np.uint16),
-        seen=len(distances) if own is None else int(own.sum()),
-        buckets=share.of_buckets(plan.keys),
-        radius=min(bound - 1, bits),
+        rows=found.rows[own],
+        hamming=found.hamming[own],
+        seen=share.part_of(found.seen),
+        buckets=share.part_of(len(plan.keys)),
+        radius=min(each for each in bounds if each is not None) - 1,
     )
-
-
-def _nearest_codes(
-    distances: NDArray[Any], rows: NDArray[Any], wanted: int | None
-) -> NDArray[np.bool_]:
-    """Mark the `wanted` nearest codes, the older ones first where distances are equal."""
-    if wanted is None or len(distances) <= wanted:
-        return np.ones(len(distances), np.bool_)
-    # NumPy partitions words of 16 bits with vector instructions, and bytes without.
-    line = np.partition(distances.astype(np.uint16), wanted - 1)[wanted - 1]
-    kept: NDArray[np.bool_] = distances < line
-    on_line = np.flatnonzero(distances == line)
-    oldest = np.argsort(rows[on_line].astype(np.int64))[: wanted - int(kept.sum())]
-    kept[on_line[oldest]] = True
-    return kept
 
 
 def _few(rows: NDArray[np.int64], wanted: int | None) -> bool:
     return wanted is None or len(rows) <= wanted
-
-
-def _enough(passing: NDArray[np.bool_] | None, wanted: int) -> bool:
-    return passing is None or int(passing.sum()) >= wanted
 
 
 def _of_rows(

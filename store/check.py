@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.filing import Key, Keys
-    from store.mirror import BucketCodes
+    from store.kernels import Codes
     from store.snapshot import Segment, Snapshot
 
 _CHUNK_SLOTS = 1024
@@ -47,7 +47,7 @@ def _bucket_problems(store: Snapshot, key: Key) -> Iterator[str]:
     for bucket in sorted(occupied - set(lines.keys.tolist())):
         yield f"bucket {bucket} is missing from the directory"
     for bucket, count, radius in zip(*(column.tolist() for column in lines), strict=True):
-        entries = store.stored_bucket_codes(np.array([bucket], np.uint32), key.generation)
+        _, entries = store.stored_bucket_codes(np.array([bucket], np.uint32), key.generation)
         if len(entries.rows) != count:
             yield f"bucket {bucket} holds {len(entries.rows)} images, the directory says {count}"
         yield from _filing_problems(store, key, bucket, radius, entries)
@@ -67,7 +67,7 @@ def _to_be_filed(store: Snapshot, generation: int) -> int:
 
 
 def _filing_problems(
-    store: Snapshot, key: Key, bucket: int, radius: int, entries: BucketCodes
+    store: Snapshot, key: Key, bucket: int, radius: int, entries: Codes
 ) -> Iterator[str]:
     filed = entries.words.view(np.uint8)[:, : store.spec.code_bytes]
     buckets, distances = key.buckets.file(filed)

@@ -22,6 +22,7 @@ import numpy as np
 
 from store.codes import rows_of_words
 from store.errors import StoreError
+from store.kernels import Pieces, gather, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from store.filing import Keys
+    from store.kernels import Codes, Nearest
     from store.snapshot import Snapshot
 
 Look = Callable[["Snapshot"], None]
@@ -49,23 +51,6 @@ _WORTH_ASKING = 4
 
 _SMALL = 1 << 16
 """Up to so many images that takes no time."""
-
-_LONG_PIECE = 32
-"""Buckets of so many codes on average are copied one by one, smaller ones code by code."""
-
-
-class BucketCodes(NamedTuple):
-    """The images of some buckets.
-
-    Attributes:
-        keys: The bucket of each, shape=(N,), dtype=uint32.
-        rows: shape=(N,), dtype=int64 or uint32.
-        words: Codes, filled up to words, shape=(N, V), dtype=uint64.
-    """
-
-    keys: NDArray[Any]
-    rows: NDArray[Any]
-    words: NDArray[Any]
 
 
 class Position(NamedTuple):
@@ -98,6 +83,13 @@ class Run:
         """Return N."""
         return len(self.rows)
 
+    def pieces(self, keys: NDArray[np.uint32]) -> Pieces:
+        """Return the pieces that are in some buckets, shape=(M,), ascending."""
+        buckets = np.searchsorted(self.keys, keys)
+        buckets = buckets[self.keys[np.minimum(buckets, len(self.keys) - 1)] == keys]
+        starts, ends = self.starts[buckets], self.starts[buckets + 1]
+        return Pieces(self.words, self.rows, self.dead, starts, ends)
+
 
 class State(NamedTuple):
     """The mirror at one position; it is never changed, only replaced."""
@@ -128,7 +120,7 @@ class Mirror:
         self._making: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def bucket_codes(self, store: Snapshot, keys: NDArray[np.uint32]) -> BucketCodes | None:
+    def bucket_codes(self, store: Snapshot, keys: NDArray[np.uint32]) -> Codes | None:
         """Return the images of some buckets, as `Snapshot.bucket_codes` does.
 
         Args:
@@ -139,11 +131,34 @@ class Mirror:
             None where the snapshot is older than the mirror, the store too large for one, or
             one not worth while yet.
         """
+        state = self._worth_having(store)
+        return None if state is None else gather(_pieces(state, keys), store.code_words)
+
+    def nearest(
+        self,
+        store: Snapshot,
+        keys: NDArray[np.uint32],
+        code: NDArray[np.uint64],
+        wanted: int | None,
+    ) -> Nearest | None:
+        """Return the nearest codes of some buckets, as `Snapshot.nearest_codes` does.
+
+        Args:
+            store: What is searched.
+            keys: shape=(M,), dtype=uint32, ascending.
+            code: Filled up to words, shape=(V,), dtype=uint64.
+            wanted: How many; None for all.
+        """
+        state = self._worth_having(store)
+        if state is None:
+            return None
+        return nearest(_pieces(state, keys), code, wanted)
+
+    def _worth_having(self, store: Snapshot) -> State | None:
         self._asked += 1
         if self._state is None and self._asked < _WORTH_ASKING and store.count() > _SMALL:
             return None
-        state = self._at(store)
-        return None if state is None else _gather(state.runs, keys, store.code_words)
+        return self._at(store)
 
     def _at(self, store: Snapshot) -> State | None:
         position = _position(store)
@@ -217,8 +232,8 @@ def _position(store: Snapshot) -> Position:
 
 def _whole(store: Snapshot) -> State:
     """Read all buckets; they come sorted."""
-    keys, rows, words = store.stored_bucket_codes(store.directory().keys)
-    run = _sorted_run(keys.astype(np.uint32), _small(rows), np.ascontiguousarray(words.T))
+    keys, codes = store.stored_bucket_codes(store.directory().keys)
+    run = _sorted_run(keys, _small(codes.rows), np.ascontiguousarray(codes.words.T))
     return State(_position(store), _merged([run]))
 
 
@@ -288,57 +303,5 @@ def _find(run: Run, key: int, row: int) -> int | None:
     return at if at < end and run.rows[at] == row else None
 
 
-def _gather(runs: Sequence[Run], keys: NDArray[np.uint32], words: int) -> BucketCodes:
-    parts = [_of_run(run, keys) for run in runs]
-    if len(parts) == 1:
-        return parts[0]
-    empty = BucketCodes(
-        np.empty(0, np.uint32), np.empty(0, np.int64), np.empty((0, words), np.uint64)
-    )
-    columns = zip(*(parts or [empty]), strict=True)
-    return BucketCodes(*(np.concatenate(column) for column in columns))
-
-
-def _of_run(run: Run, keys: NDArray[np.uint32]) -> BucketCodes:
-    """Return the codes of a run that are in some buckets."""
-    buckets = np.searchsorted(run.keys, keys)
-    buckets = buckets[run.keys[np.minimum(buckets, len(run.keys) - 1)] == keys]
-    pieces = _Pieces.of(run.starts[buckets], run.starts[buckets + 1])
-    found = BucketCodes(
-        np.repeat(run.keys[buckets], pieces.counts),
-        pieces.take(run.rows[None])[0],
-        pieces.take(run.words).T,
-    )
-    if run.dead is None:
-        return found
-    alive = ~pieces.take(run.dead[None])[0]
-    return BucketCodes(*(column[alive] for column in found))
-
-
-class _Pieces(NamedTuple):
-    """Pieces of an array that are wanted one behind the other.
-
-    Attributes:
-        starts: shape=(P,), dtype=int64.
-        counts: Their lengths, shape=(P,), dtype=int64.
-    """
-
-    starts: NDArray[np.int64]
-    counts: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> _Pieces:
-        return cls(starts, ends - starts)
-
-    def take(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the pieces of an array, shape=(V, N), joined: shape=(V, sum of counts)."""
-        total = int(self.counts.sum())
-        if total < _LONG_PIECE * len(self.counts):
-            return np.take(array, self._places(total), axis=1)
-        ends = self.starts + self.counts
-        pairs = zip(self.starts.tolist(), ends.tolist(), strict=True)
-        return np.concatenate([array[:, :0], *(array[:, a:b] for a, b in pairs)], axis=1)
-
-    def _places(self, total: int) -> NDArray[np.int64]:
-        ends = np.cumsum(self.counts)
-        return np.repeat(self.starts - ends + self.counts, self.counts) + np.arange(total)
+def _pieces(state: State, keys: NDArray[np.uint32]) -> list[Pieces]:
+    return [run.pieces(keys) for run in state.runs]

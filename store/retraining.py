@@ -252,7 +252,7 @@ def draw(store: Snapshot, count: int, seed: int) -> Sample:
     for some in np.split(np.arange(len(ends)), _cuts(ends)):
         first = int(ends[some[0]] - directory.counts[some[0]]) if len(some) else 0
         # Not from the mirror: a process that only looks after a store need not have one.
-        found = store.stored_bucket_codes(directory.keys[some])
+        _, found = store.stored_bucket_codes(directory.keys[some])
         here = chosen[(chosen >= first) & (chosen < first + len(found.rows))] - first
         rows.append(found.rows[here].astype(np.int64))
         codes.append(_bytes(found.words[here], store.spec.code_bytes))

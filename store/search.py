@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from store.buckets import Buckets
     from store.candidates import Candidates
+    from store.segments import SegmentView
     from store.snapshot import Snapshot
 
 CHUNK_ROWS = 512
-"""Features compared at a time: what was read is still in the processor's cache."""
+"""Features compared at a time: another query finds them in the processor's cache."""
 
 AHEAD_ROWS = 8192
 """Features that the disk is asked for at a time."""
@@ -100,45 +101,69 @@ def rerank(
         features: For each query, shape=(D,), dtype=float32.
         watch: Told what was reading and what was computing.
     """
-    union = np.unique(np.concatenate(rows)) if len(rows) > 1 else rows[0]
-    places = [np.searchsorted(union, each) for each in rows]
-    queries = [query_values(feature) for feature in features]
-    distances = [np.empty(len(each), np.float32) for each in rows]
+    alone = len(rows) == 1
+    union = rows[0] if alone else np.unique(np.concatenate(rows))
     heads = np.empty(len(union), HEAD)
-    for chunk, values in _read(store, union, heads):
+    comparisons = [
+        _Comparison(
+            query_values(feature),
+            None if alone else np.searchsorted(union, each),
+            np.empty(len(each)),
+        )
+        for feature, each in zip(features, rows, strict=True)
+    ]
+    for start in range(0, len(union), AHEAD_ROWS):
+        parts = list(store.parts(union[start : start + AHEAD_ROWS]))
+        store.expect(parts)
         watch.lap("gather")
-        for query, of_query, into in zip(queries, places, distances, strict=True):
-            own = slice(*np.searchsorted(of_query, (chunk.start, chunk.stop)).tolist())
-            here = _part(of_query[own] - chunk.start, len(values))
-            into[own] = feature_distances(
-                query, heads[chunk][here], values[here], store.spec.metric
-            )
+        for place, segment, slots in parts:
+            _compare(store.mapped(segment), slots, start + place.start, heads, comparisons)
         watch.lap("rerank")
-    ids = heads["id"]
-    return [Compared(each, ids[place]) for each, place in zip(distances, places, strict=True)]
+    return [each.result(heads, store.spec.metric) for each in comparisons]
 
 
-def _read(
-    store: Snapshot, rows: NDArray[np.int64], heads: NDArray[Any]
-) -> Iterator[tuple[slice, NDArray[np.int8]]]:
-    """Read features chunk by chunk: heads into their array, values into one that is used again.
+class _Comparison(NamedTuple):
+    """One query, while it is compared.
 
-    Yields:
-        The chunk, and its values, shape=(C, D), until the next one is asked for.
+    Attributes:
+        query: As bytes.
+        places: Where its images stand among those of all queries, shape=(N,), ascending; None
+            where there is no other query.
+        products: To be filled, shape=(N,), dtype=float64.
     """
-    buffer = np.empty((min(CHUNK_ROWS, len(rows)), store.spec.dims), np.int8)
-    for start in range(0, len(rows), CHUNK_ROWS):
-        if start % AHEAD_ROWS == 0:
-            store.expect(rows[start : start + AHEAD_ROWS])
-        chunk = slice(start, min(start + CHUNK_ROWS, len(rows)))
-        values = buffer[: chunk.stop - start]
-        store.features(rows[chunk], heads[chunk], values)
-        yield chunk, values
+
+    query: QueryValues
+    places: NDArray[np.intp] | None
+    products: NDArray[np.float64]
+
+    def compare(self, values: NDArray[np.int8], slots: NDArray[np.int64], first: int) -> None:
+        """Compare with those that are the query's own of images at the places from `first` on."""
+        if self.places is None:
+            own = slice(first, first + len(slots))
+        else:
+            own = slice(*np.searchsorted(self.places, (first, first + len(slots))).tolist())
+            slots = slots[self.places[own] - first]
+        self.products[own] = self.query.products(values, slots)
+
+    def result(self, heads: NDArray[Any], metric: str) -> Compared:
+        """Return the distances, once all are compared."""
+        own = heads if self.places is None else heads[self.places]
+        return Compared(feature_distances(self.query, self.products, own, metric), own["id"])
 
 
-def _part(places: NDArray[np.intp], count: int) -> NDArray[np.intp] | slice:
-    """Return places of a chunk of `count`; all of them as a slice, which copies nothing."""
-    return slice(None) if len(places) == count else places
+def _compare(
+    view: SegmentView,
+    slots: NDArray[np.int64],
+    first: int,
+    heads: NDArray[Any],
+    comparisons: Sequence[_Comparison],
+) -> None:
+    """Compare the images of one segment, whose places in `heads` are those from `first` on."""
+    # The mode spares a copy; that the slots are there is known.
+    np.take(view.heads, slots, out=heads[first : first + len(slots)], mode="clip")
+    for start in range(0, len(slots), CHUNK_ROWS):
+        for each in comparisons:
+            each.compare(view.values, slots[start : start + CHUNK_ROWS], first + start)
 
 
 def _answer(
@@ -183,12 +208,12 @@ def code_share(
 
 
 def feature_distances(
-    query: QueryValues, heads: NDArray[Any], values: NDArray[np.int8], metric: str
+    query: QueryValues, products: NDArray[np.float64], heads: NDArray[Any], metric: str
 ) -> NDArray[np.float32]:
     """Return the distances of a query to stored features, shape=(N,), dtype=float32."""
     if metric == "cosine":
-        return cosine_distances(query, values, heads["square"])
-    return l2_distances(query, values, heads["square"], heads["scale"])
+        return cosine_distances(query, products, heads["square"])
+    return l2_distances(query, products, heads["square"], heads["scale"])
 
 
 def nearest(distances: NDArray[np.float32], ids: NDArray[np.uint8], k: int) -> NDArray[np.intp]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from store.errors import StoreDamaged
+from store.kernels import Codes, nearest_of
 from store.layout import (
     DELETION_ENTRY,
     DIRECTORY_ENTRY,
@@ -34,7 +35,6 @@ from store.layout import (
     row_key,
     unpack_record,
 )
-from store.mirror import BucketCodes
 from store.segments import SEGMENT_ROWS, Segments, SegmentView, in_memory
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from store.kernels import Nearest
     from store.mirror import Mirror
     from store.spec import StoreSpec
 
@@ -54,12 +55,12 @@ class Directory(NamedTuple):
     Attributes:
         keys: shape=(M,), dtype=uint32.
         counts: Images, shape=(M,), dtype=int64.
-        radii: No code is further from the middle of its bucket, shape=(M,), dtype=int64.
+        radii: No code is further from the middle of its bucket, shape=(M,), dtype=int16.
     """
 
     keys: NDArray[np.uint32]
     counts: NDArray[np.int64]
-    radii: NDArray[np.int64]
+    radii: NDArray[np.int16]
 
 
 class Segment(NamedTuple):
@@ -97,6 +98,20 @@ class Segment(NamedTuple):
         """Encode it as a value of the table `segments`."""
         entry = np.array([(self.version, self.slots, self.dead)], SEGMENT_ENTRY)
         return entry.tobytes() + (b"" if self.places is None else self.places.tobytes())
+
+
+class Part(NamedTuple):
+    """Those of some rows that are in one segment.
+
+    Attributes:
+        place: Where they stand among the rows.
+        segment: Where they are.
+        slots: Their slots in it, shape=(N,), ascending.
+    """
+
+    place: slice
+    segment: Segment
+    slots: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +180,7 @@ class Snapshot:
         return Directory(
             entries["key"].astype(np.uint32),
             entries["count"].astype(np.int64),
-            entries["radius"].astype(np.int64),
+            entries["radius"].astype(np.int16),
         )
 
     @property
@@ -173,23 +188,42 @@ class Snapshot:
         """Words V of 8 bytes that a code is filled up to."""
         return code_words(self.spec.code_bytes)
 
-    def bucket_codes(self, keys: NDArray[Any]) -> BucketCodes:
+    def bucket_codes(self, keys: NDArray[Any]) -> Codes:
         """Return the images of some buckets of the current generation, from memory if possible.
 
         Args:
             keys: shape=(M,), dtype=uint32, ascending.
         """
         mirrored = None if self.cache is None else self.cache.mirror.bucket_codes(self, keys)
-        return self.stored_bucket_codes(keys) if mirrored is None else mirrored
+        return self.stored_bucket_codes(keys)[1] if mirrored is None else mirrored
+
+    def nearest_codes(
+        self, keys: NDArray[Any], code: NDArray[np.uint64], wanted: int | None
+    ) -> Nearest:
+        """Return the nearest codes of some buckets.
+
+        Args:
+            keys: shape=(M,), dtype=uint32, ascending.
+            code: Filled up to words, shape=(V,), dtype=uint64.
+            wanted: How many; None for all.
+        """
+        mirror = None if self.cache is None else self.cache.mirror
+        found = None if mirror is None else mirror.nearest(self, keys, code, wanted)
+        return (
+            nearest_of(self.stored_bucket_codes(keys)[1], code, wanted) if found is None else found
+        )
 
     def stored_bucket_codes(
         self, keys: NDArray[Any], generation: int | None = None
-    ) -> BucketCodes:
+    ) -> tuple[NDArray[np.uint32], Codes]:
         """Read the images of some buckets.
 
         Args:
             keys: shape=(M,), dtype=uint32.
             generation: Of the buckets; by default the current one.
+
+        Returns:
+            The bucket of each, shape=(N,), dtype=uint32, and the images.
         """
         if generation is None:
             generation = self.number("generation")
@@ -197,7 +231,7 @@ class Snapshot:
         found = self._packed(self.tables.buckets, bucket_keys(generation, keys), entry)
         words = found.view(np.uint64).reshape(len(found), 2 + self.code_words)
         rows = words[:, 1].view(">u8").astype(np.int64)
-        return BucketCodes(words.view(">u4")[:, 1], rows, words[:, 2:])
+        return words.view(">u4")[:, 1].astype(np.uint32), Codes(rows, words[:, 2:])
 
     def codes_from(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Return the rows of images from a row on, ascending, and their codes, shape=(N, W)."""
@@ -248,14 +282,11 @@ class Snapshot:
         """Return the heads and values of a segment, as they lie in its file."""
         return self.files.view(segment.number, segment.version, segment.slots)
 
-    def parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, Segment, NDArray[Any]]]:
+    def parts(self, rows: NDArray[np.int64]) -> Iterator[Part]:
         """Split rows by the segments that hold them.
 
         Args:
             rows: shape=(N,), ascending.
-
-        Yields:
-            Where the rows of a segment stand in `rows`, the segment, and their slots.
 
         Raises:
             StoreDamaged: A row is in no segment.
@@ -268,7 +299,7 @@ class Snapshot:
             segment = self.segment(int(numbers[start]))
             if segment is None:
                 raise StoreDamaged("a stored image lacks its feature; run the store check")
-            yield slice(start, stop), segment, segment.slots_of(rows[start:stop])
+            yield Part(slice(start, stop), segment, segment.slots_of(rows[start:stop]))
 
     def features(
         self, rows: NDArray[np.int64], heads: NDArray[Any], values: NDArray[np.int8]
@@ -302,19 +333,18 @@ class Snapshot:
             np.take(self.mapped(segment).heads, slots, out=heads[place], mode="clip")
         return heads
 
-    def expect(self, rows: NDArray[np.int64]) -> None:
+    def expect(self, parts: Sequence[Part]) -> None:
         """Have the disk read features that are about to be needed, unless they are in memory.
 
         One after the other, each would wait for the disk; all at once they share the wait.
         A few are asked for, because asking for all would cost as much as reading them.
         """
-        parts = list(self.parts(rows))
         if not parts or self._in_memory(max(parts, key=lambda part: len(part[2]))):
             return
         for _, segment, slots in parts:
             self.mapped(segment).expect(slots)
 
-    def _in_memory(self, part: tuple[slice, Segment, NDArray[Any]]) -> bool:
+    def _in_memory(self, part: Part) -> bool:
         _, segment, slots = part
         sample = slots[:: max(1, len(slots) // _SAMPLED_SLOTS)]
         path = self.files.path(segment.number, segment.version)

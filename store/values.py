@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numkong
 import numpy as np
 
+from store import kernels
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -26,39 +28,29 @@ class QueryValues(NamedTuple):
     """A query as bytes: about `coarse_scale * coarse + fine_scale * fine`.
 
     Attributes:
-        coarse: shape=(1, D), dtype=int8.
-        fine: shape=(1, D), dtype=int8.
+        coarse: -127 to 127, shape=(D,), dtype=int16.
+        fine: Likewise; None where nothing is left over, as of a stored feature itself.
         coarse_scale: Of the coarse values.
         fine_scale: Of the fine values.
         square: Of the length of that sum.
     """
 
-    coarse: NDArray[np.int8]
-    fine: NDArray[np.int8]
+    coarse: NDArray[np.int16]
+    fine: NDArray[np.int16] | None
     coarse_scale: float
     fine_scale: float
     square: float
 
-    def products(self, values: NDArray[np.int8]) -> NDArray[np.float64]:
-        """Return the dot products with stored values, shape=(N, D), before their scale."""
-        coarse = self.coarse_scale * dots(self.coarse, values)
-        # The rest of a query that is a stored feature itself is nothing.
-        return coarse + self.fine_scale * dots(self.fine, values) if self.fine.any() else coarse
+    def products(self, values: NDArray[np.int8], slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the dot products with some stored values, before their scale, shape=(N,).
 
-
-def dots(one: NDArray[np.int8], values: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Return exact dot products.
-
-    Args:
-        one: shape=(1, D), dtype=int8.
-        values: shape=(N, D), dtype=int8.
-
-    Returns:
-        shape=(N,), dtype=float64, whole numbers.
-    """
-    if not len(values):  # which the library refuses
-        return np.empty(0)
-    return np.asarray(numkong.cdist(one, values, "dot")).reshape(-1)
+        Args:
+            values: shape=(S, D), dtype=int8.
+            slots: Which of them, shape=(N,), dtype=int64.
+        """
+        found = kernels.products(values, slots, self.coarse, self.fine)
+        coarse: NDArray[np.float64] = self.coarse_scale * found[0]
+        return coarse if self.fine is None else coarse + self.fine_scale * found[1]
 
 
 def quantise(
@@ -109,8 +101,8 @@ def query_values(feature: NDArray[np.float32]) -> QueryValues:
     fine = np.rint((wide - coarse * step) / (step / 254)).clip(-127, 127)
     total = coarse * coarse_scale + fine * fine_scale
     return QueryValues(
-        coarse.astype(np.int8)[None],
-        fine.astype(np.int8)[None],
+        coarse.astype(np.int16),
+        fine.astype(np.int16) if fine.any() else None,
         coarse_scale,
         fine_scale,
         float(total @ total),
@@ -118,7 +110,7 @@ def query_values(feature: NDArray[np.float32]) -> QueryValues:
 
 
 def cosine_distances(
-    query: QueryValues, values: NDArray[np.int8], squares: NDArray[np.uint32]
+    query: QueryValues, products: NDArray[np.float64], squares: NDArray[np.uint32]
 ) -> NDArray[np.float32]:
     """Return 1 - cos between a query and stored features; the scale cancels out.
 
@@ -127,7 +119,7 @@ def cosine_distances(
 
     Args:
         query: From `query_values`.
-        values: shape=(N, D), dtype=int8.
+        products: Of the query and each feature, before its scale, shape=(N,).
         squares: Sums of the squared values, shape=(N,), dtype=uint32.
 
     Returns:
@@ -136,13 +128,13 @@ def cosine_distances(
     if query.square == 0:
         return (squares > 0).astype(np.float32)
     lengths = np.sqrt(query.square * np.maximum(squares, 1))
-    found: NDArray[np.float32] = np.clip(1 - query.products(values) / lengths, 0, 2)
+    found: NDArray[np.float32] = np.clip(1 - products / lengths, 0, 2)
     return found.astype(np.float32)
 
 
 def l2_distances(
     query: QueryValues,
-    values: NDArray[np.int8],
+    products: NDArray[np.float64],
     squares: NDArray[np.uint32],
     scales: NDArray[np.float32],
 ) -> NDArray[np.float32]:
@@ -153,7 +145,7 @@ def l2_distances(
 
     Args:
         query: From `query_values`.
-        values: shape=(N, D), dtype=int8.
+        products: Of the query and each feature, before its scale, shape=(N,).
         squares: Sums of the squared values, shape=(N,), dtype=uint32.
         scales: shape=(N,), dtype=float32.
 
@@ -161,5 +153,5 @@ def l2_distances(
         shape=(N,), dtype=float32.
     """
     wide = scales.astype(np.float64)
-    found = query.square - 2 * wide * query.products(values) + wide * wide * squares
+    found = query.square - 2 * wide * products + wide * wide * squares
     return np.sqrt(np.maximum(found, 0)).astype(np.float32)

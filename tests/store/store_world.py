@@ -93,7 +93,8 @@ def brute_force(shard, images, query):
 def rounded(feature):
     """A query's feature as searches see it, up to 1/64,516 of its largest value."""
     seen = query_values(feature)
-    return (seen.coarse * seen.coarse_scale + seen.fine * seen.fine_scale)[0]
+    fine = 0 if seen.fine is None else seen.fine * seen.fine_scale
+    return seen.coarse * seen.coarse_scale + fine
 
 
 def distance(one, other, metric):

@@ -16,7 +16,7 @@ from store_world import (
 )
 
 from store import Partial, Shard, hamming, merge
-from store.candidates import _nearest_codes
+from store.kernels import _kept
 from store.search import CHUNK_ROWS
 from store.snapshot import Snapshot
 
@@ -136,9 +136,7 @@ def test_of_equally_distant_images_the_smaller_id_comes_first(world):
 
 def test_of_equally_near_codes_the_older_ones_are_compared():
     distances, rows = np.array([3, 1, 3, 3, 9], np.uint16), np.array([8, 7, 2, 5, 1])
-    kept = [
-        _nearest_codes(distances, rows, wanted).nonzero()[0].tolist() for wanted in range(1, 6)
-    ]
+    kept = [_kept(distances, rows, wanted).nonzero()[0].tolist() for wanted in range(1, 6)]
     assert kept == [[1], [1, 2], [1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
 
 
@@ -191,13 +189,13 @@ def test_queries_at_once_have_the_answers_of_one_by_one(world, chosen):
 
 def test_features_that_several_queries_compare_are_read_once(world, monkeypatch):
     shard, images = world
-    read, features = [], Snapshot.features
+    read, parts = [], Snapshot.parts
 
-    def remember(store, rows, *into):
+    def remember(store, rows):
         read.extend(rows.tolist())
-        features(store, rows, *into)
+        return parts(store, rows)
 
-    monkeypatch.setattr(Snapshot, "features", remember)
+    monkeypatch.setattr(Snapshot, "parts", remember)
     asked = [make_query(image, k=5, candidates=50) for image in images[:10]]
     needed = {row for query in asked for row in shard.candidates(query).rows.tolist()}
     shard.search_many(asked)

@@ -5,10 +5,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from store_world import rounded
 
-from store.values import cosine_distances, dots, l2_distances, quantise, query_values, restore
+from store.kernels import dots
+from store.values import cosine_distances, l2_distances, quantise, query_values, restore
 
 floats = st.floats(-(2.0**40), 2.0**40, width=32)
 features = arrays(np.float32, (3, 7), elements=floats)
+
+
+def products(query, values):
+    return query.products(values, np.arange(len(values)))
+
+
+def cosines_to(query, values, squares):
+    return cosine_distances(query, products(query, values), squares)
+
+
+def l2_to(query, values, squares, scales):
+    return l2_distances(query, products(query, values), squares, scales)
 
 
 @given(features)
@@ -31,9 +44,9 @@ def test_a_query_is_rounded_to_a_64516th_of_its_largest_value(feature):
 def test_distances_are_in_range_and_never_nan(stored, asked):
     values, scales, squares = quantise(stored)
     query = query_values(asked)
-    cosine = cosine_distances(query, values, squares)
+    cosine = cosines_to(query, values, squares)
     assert ((cosine >= 0) & (cosine <= 2)).all()
-    assert (l2_distances(query, values, squares, scales) >= 0).all()
+    assert (l2_to(query, values, squares, scales) >= 0).all()
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -45,9 +58,9 @@ def test_distances_agree_with_their_definition(seed):
     exact = values * scales[:, None].astype(np.float64)
     query = query_values(asked)
     seen = rounded(asked)
-    l2 = l2_distances(query, values, squares, scales)
+    l2 = l2_to(query, values, squares, scales)
     assert l2 == pytest.approx(np.linalg.norm(exact - seen, axis=1), rel=2e-7)
-    cosine = cosine_distances(query, values, squares)
+    cosine = cosines_to(query, values, squares)
     assert cosine == pytest.approx(cosines(exact, seen), abs=2e-7)
     # What the rounding of the query may add: as a length, and as an angle.
     off = 33**0.5 * float(np.abs(asked).max()) / 64_516
@@ -80,15 +93,15 @@ def test_a_stored_feature_is_at_distance_zero_from_itself(size):
     values, scales, squares = quantise(rng.normal(size=(20, size)).astype(np.float32))
     for row, feature in enumerate(restore(values, scales)):
         query = query_values(feature)
-        assert cosine_distances(query, values, squares)[row] == pytest.approx(0, abs=1e-12)
-        assert l2_distances(query, values, squares, scales)[row] <= 1e-7 * size**0.5
+        assert cosines_to(query, values, squares)[row] == pytest.approx(0, abs=1e-12)
+        assert l2_to(query, values, squares, scales)[row] <= 1e-7 * size**0.5
 
 
 def test_a_feature_of_zeros_has_no_direction():
     values, _, squares = quantise(np.array([[0, 0], [1, 2]], np.float32))
     nothing, something = (query_values(each(2, np.float32)) for each in (np.zeros, np.ones))
-    assert cosine_distances(nothing, values, squares).tolist() == [0, 1]
-    assert cosine_distances(something, values, squares)[0] == 1
+    assert cosines_to(nothing, values, squares).tolist() == [0, 1]
+    assert cosines_to(something, values, squares)[0] == 1
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e14])
@@ -96,18 +109,18 @@ def test_the_smallest_and_the_largest_floats_have_distances(scale):
     feature = np.array([[1, -1, 0.5, 0]], np.float32) * np.float32(scale)
     values, scales, squares = quantise(feature)
     query = query_values(feature[0])
-    assert cosine_distances(query, values, squares)[0] < 1e-4
-    assert l2_distances(query, values, squares, scales)[0] <= 4 * scale
+    assert cosines_to(query, values, squares)[0] < 1e-4
+    assert l2_to(query, values, squares, scales)[0] <= 4 * scale
 
 
 def test_a_row_has_the_same_distance_alone_and_in_any_batch():
     rng = np.random.default_rng(3)
     values, scales, squares = quantise(rng.normal(size=(100, 1283)).astype(np.float32))
     query = query_values(rng.normal(size=1283).astype(np.float32))
-    cosine = cosine_distances(query, values, squares)
-    l2 = l2_distances(query, values, squares, scales)
+    cosine = cosines_to(query, values, squares)
+    l2 = l2_to(query, values, squares, scales)
     for start in range(0, 100, 7):
         part = slice(start, start + 7)
-        assert (cosine_distances(query, values[part], squares[part]) == cosine[part]).all()
-        found = l2_distances(query, values[part], squares[part], scales[part])
+        assert (cosines_to(query, values[part], squares[part]) == cosine[part]).all()
+        found = l2_to(query, values[part], squares[part], scales[part])
         assert (found == l2[part]).all()
