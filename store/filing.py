@@ -137,7 +137,8 @@ def remove_from_bucket(store: Snapshot, key: Key, row: int, code: bytes) -> None
     entry = bucket_entries(np.array([row]), codes).tobytes()
     name = bucket_keys(filing.generation, filing.keys)[0]
     if store.txn.delete(name, entry, db=store.tables.buckets):
-        _change_count(store, filing.generation, int(filing.keys[0]), -1, 0)
+        with store.txn.cursor(store.tables.directory) as cursor:
+            _change_count(cursor, filing.generation, int(filing.keys[0]), -1, 0)
         _log_deletion(store, filing, row)
 
 
@@ -156,17 +157,18 @@ def _count_in(store: Snapshot, filing: Filing) -> None:
     radii = np.zeros(len(keys), np.int64)
     np.maximum.at(radii, places, filing.radii)
     changes = zip(keys.tolist(), counts.tolist(), radii.tolist(), strict=True)
-    for key, count, radius in changes:
-        _change_count(store, filing.generation, key, count, radius)
+    with store.txn.cursor(store.tables.directory) as cursor:
+        for key, count, radius in changes:
+            _change_count(cursor, filing.generation, key, count, radius)
 
 
-def _change_count(store: Snapshot, generation: int, key: int, added: int, radius: int) -> None:
+def _change_count(cursor: Any, generation: int, key: int, added: int, radius: int) -> None:
     """Count images of a bucket in or out. Its radius never shrinks until it is empty."""
     of_generation, name, count = number_key(generation), number_key(key), 0
-    with store.txn.cursor(store.tables.directory) as cursor:
-        if cursor.set_range_dup(of_generation, name) and cursor.value()[:4] == name:
-            _, count, before = DIRECTORY_LINE.unpack(cursor.value())
-            radius = max(radius, before)
+    if cursor.set_range_dup(of_generation, name):
+        there, before, largest = DIRECTORY_LINE.unpack(cursor.value())
+        if there == name:
+            count, radius = before, max(radius, largest)
             cursor.delete()
-        if count + added > 0:
-            cursor.put(of_generation, DIRECTORY_LINE.pack(name, count + added, radius))
+    if count + added > 0:
+        cursor.put(of_generation, DIRECTORY_LINE.pack(name, count + added, radius))

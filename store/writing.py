@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -89,43 +88,41 @@ def prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
     Raises:
         ValueError: An id, a code, a feature or a label has the wrong form.
     """
-    parts = [batch[start : start + _PART] for start in range(0, len(batch), _PART)]
-    if len(parts) == 1:
-        return _prepare(batch, spec, keys)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = list(pool.map(partial(_prepare, spec=spec, keys=keys), parts))
-    # A retraining may have ended between two parts; filing is cheap to repeat.
-    codes = np.concatenate([part.codes for part in done])
-    filing = join_filings([part.filing for part in done]) or keys.latest.file(codes)
-    return Prepared(
-        batch,
-        [name for part in done for name in part.names],
-        codes,
-        np.concatenate([part.heads for part in done]),
-        np.concatenate([part.values for part in done]),
-        filing,
-    )
-
-
-def _prepare(batch: Sequence[NewImage], spec: StoreSpec, keys: Keys) -> Prepared:
-    names = [_name(new) for new in batch]
     codes = stacked([new.code for new in batch], spec.code_bytes, np.uint8, "code")
     check_padding(codes, spec)
-    heads = np.zeros(len(batch), HEAD)
-    values = np.empty((len(batch), spec.dims), np.int8)
-    for start in range(0, len(batch), _CHUNK):
+    names = _names(batch)
+    heads, values = np.zeros(len(batch), HEAD), np.empty((len(batch), spec.dims), np.int8)
+    heads["id"] = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
+    heads["added"] = seconds([new.added_at for new in batch])
+
+    def work(start: int) -> Filing:
+        part = slice(start, start + _PART)
+        _quantise([new.feature for new in batch[part]], heads[part], values[part])
+        return keys.latest.file(codes[part])
+
+    starts = range(0, len(batch), _PART)
+    if len(starts) == 1:
+        return Prepared(batch, names, codes, heads, values, work(0))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        filings = list(pool.map(work, starts))
+    # A retraining may have ended between two parts; filing is cheap to repeat.
+    filing = join_filings(filings) or keys.latest.file(codes)
+    return Prepared(batch, names, codes, heads, values, filing)
+
+
+def _quantise(
+    features: Sequence[NDArray[Any]], heads: NDArray[Any], values: NDArray[np.int8]
+) -> None:
+    """Fill in the heads, shape=(N,), and the values, shape=(N, D), of features."""
+    for start in range(0, len(features), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        features = [new.feature for new in batch[chunk]]
-        floats = stacked(features, spec.dims, np.float32, "feature")
+        floats = stacked(features[chunk], values.shape[1], np.float32, "feature")
         with np.errstate(invalid="ignore"):
             values[chunk], heads["scale"][chunk], heads["square"][chunk] = quantise(floats)
     # The scale tells of values that are infinite or no numbers, which spares a look at each.
     if not (heads["scale"] < LARGEST / 127).all():
         raise ValueError(f"expected features of finite values below {LARGEST:g}")
-    heads["id"] = np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
-    heads["added"] = seconds([new.added_at for new in batch])
     seal_features(heads, values)
-    return Prepared(batch, names, codes, heads, values, keys.latest.file(codes))
 
 
 def insert(store: Snapshot, batch: Prepared, keys: Keys) -> list[Inserted]:
@@ -176,23 +173,30 @@ def put_segment(store: Snapshot, segment: Segment) -> None:
     store.txn.put(number_key(segment.number), segment.pack(), db=store.tables.segments)
 
 
-def _name(new: NewImage) -> bytes:
-    """Return an image's id as bytes, and look at its labels."""
-    for label in new.labels:
-        check_label(label)
+def _names(batch: Sequence[NewImage]) -> list[bytes]:
+    """Return the ids of images as bytes, and look at their labels."""
+    for new in batch:
+        for label in new.labels:
+            check_label(label)
+    return [_name(new.id) for new in batch]
+
+
+def _name(identity: str) -> bytes:
     try:
-        name = bytes.fromhex(new.id)
+        name = bytes.fromhex(identity)
     except ValueError:
         name = b""
-    if len(name) != 16 or name.hex() != new.id:
-        raise ValueError(f"expected an id of 32 lower-case hex digits, got {new.id!r}")
+    if len(name) != 16 or name.hex() != identity:
+        raise ValueError(f"expected an id of 32 lower-case hex digits, got {identity!r}")
     return name
 
 
 def _unknown(store: Snapshot, batch: Prepared) -> _Fresh:
     """Return the images that the store lacks, each id once, with the rows they will have."""
     first = {name: i for i, name in reversed(list(enumerate(batch.names)))}
-    places = sorted(i for name, i in first.items() if store.row_of_bytes(name) is None)
+    get, content = store.txn.get, store.tables.content
+    # In the order of the table, where one is near the one before.
+    places = sorted(first[name] for name in sorted(first) if get(name, db=content) is None)
     start = store.number("next_row")
     return _Fresh(np.array(places, np.int64), np.arange(start, start + len(places)))
 
