@@ -71,9 +71,12 @@ def quantise(
     scales = np.maximum(features.max(axis=1), -features.min(axis=1)) / np.float32(127)
     # Divided, not multiplied by the reciprocal, which overflows for the smallest floats.
     rounded = features / np.where(scales > 0, scales, np.float32(1))[:, None]
-    np.rint(rounded, out=rounded)
-    # A scale among the smallest floats is itself rounded, and 127 steps of it fall short.
-    values = np.clip(rounded, -127, 127, out=rounded).astype(np.int8)
+    if (scales < np.finfo(np.float32).tiny).any():
+        # A scale among the smallest floats is itself rounded, and 127 steps of it fall short.
+        np.clip(rounded, -127, 127, out=rounded)
+    # The sum has no digits behind the point, and its last byte is that of the whole number.
+    rounded += np.float32(3 << 22)
+    values = rounded.view(np.int32).astype(np.int8)
     squares = np.asarray(numkong.dot(values, values)).astype(np.uint32)
     return values, scales, squares
 

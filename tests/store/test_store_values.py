@@ -124,3 +124,15 @@ def test_a_row_has_the_same_distance_alone_and_in_any_batch():
         assert (cosines_to(query, values[part], squares[part]) == cosine[part]).all()
         found = l2_to(query, values[part], squares[part], scales[part])
         assert (found == l2[part]).all()
+
+
+@given(arrays(np.float32, (3, 7), elements=st.floats(-(2.0**49), 2.0**49, width=32)))
+def test_values_are_the_nearest_whole_numbers_of_steps(given_features):
+    values, scales, _ = quantise(given_features)
+    steps = given_features / np.where(scales > 0, scales, np.float32(1))[:, None]
+    assert (values == np.clip(np.rint(steps), -127, 127)).all()
+
+
+def test_half_a_step_is_rounded_to_the_even_number():
+    feature = np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5]], np.float32)
+    assert quantise(feature)[0].tolist() == [[127, 0, 2, 2, 0, -2, -126]]
