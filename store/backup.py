@@ -293,9 +293,6 @@ def _counted(progress: Callable[[int, int], None], of: int) -> Callable[[int], N
 def _before(folder: Path, shards: Sequence[Shard]) -> Manifest | None:
     """Return the manifest of the backup that is there, if one is."""
     if not (folder / MANIFEST).exists():
-        strange = {path.name for path in folder.iterdir()} - _OURS
-        if strange:
-            raise NotAStore(f"{folder} holds {min(strange)} and no backup; take an empty folder")
         return None
     before = Manifest.read(folder)
     if before.bundle != shards[0].spec.bundle_id:
@@ -306,9 +303,19 @@ def _before(folder: Path, shards: Sequence[Shard]) -> Manifest | None:
     return before
 
 
+def _insist_on_ours(folder: Path) -> None:
+    """Refuse a folder of something else, before anything is written into it."""
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    strange = {path.name for path in folder.iterdir()} - _OURS
+    if strange:
+        raise NotAStore(f"{folder} holds {min(strange)} and no backup; take an empty folder")
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a folder against other backups into it."""
+    _insist_on_ours(folder)
     (folder / FILES).mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as file:
         try:

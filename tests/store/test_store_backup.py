@@ -332,6 +332,7 @@ def test_a_target_of_something_else_is_left_alone(folder, target):
     (target / "letter.txt").write_text("dear")
     with pytest.raises(NotAStore, match=r"letter\.txt"):
         back_up(folder, target)
+    assert [path.name for path in target.iterdir()] == ["letter.txt"]
     (target / "letter.txt").unlink()
     back_up(folder, target)
     (target / "files" / "letter.txt").write_text("dear")
