@@ -96,8 +96,12 @@ INLINE void multiply(const int8_t *values, int64_t dims, const int64_t *slots, i
             if (!fine) continue;
             for (int64_t at = from; at < to; at++) of_fine += (int16_t)feature[at] * fine[at];
         }
-        products[i] = of_coarse;
-        if (fine) products[count + i] = of_fine;
+        if (fine) {
+            products[2 * i] = of_coarse;
+            products[2 * i + 1] = of_fine;
+        } else {
+            products[i] = of_coarse;
+        }
     }
 }
 

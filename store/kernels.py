@@ -212,25 +212,23 @@ def products(
     slots: NDArray[np.int64],
     coarse: NDArray[np.int16],
     fine: NDArray[np.int16] | None,
-) -> list[NDArray[Any]]:
-    """Return the exact dot products of stored values with one or two queries.
+    into: NDArray[np.int32],
+) -> None:
+    """Compute the exact dot products of stored values with one or two queries.
 
     Args:
         values: shape=(S, D), dtype=int8.
         slots: Which of them, shape=(N,), dtype=int64.
         coarse: shape=(D,), -127 to 127.
         fine: shape=(D,), -127 to 127, or None.
-
-    Returns:
-        One or two arrays of whole numbers, shape=(N,).
+        into: Where to put them, shape=(N, 1 or 2), contiguous.
     """
-    queries = [coarse] if fine is None else [coarse, fine]
     if COMPILED:
-        found = np.empty((len(queries), len(slots)), np.int32)
-        _kernels.products(values, slots, coarse, fine, found)
-        return list(found)
+        _kernels.products(values, slots, coarse, fine, into)
+        return
     taken = np.take(values, slots, axis=0)
-    return [dots(query.astype(np.int8)[None], taken) for query in queries]
+    for place, query in enumerate([coarse] if fine is None else [coarse, fine]):
+        into[:, place] = dots(query.astype(np.int8)[None], taken)
 
 
 def dots(one: NDArray[np.int8], values: NDArray[np.int8]) -> NDArray[np.float64]:

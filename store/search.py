@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -105,11 +105,7 @@ def rerank(
     union = rows[0] if alone else np.unique(np.concatenate(rows))
     heads = np.empty(len(union), HEAD)
     comparisons = [
-        _Comparison(
-            query_values(feature),
-            None if alone else np.searchsorted(union, each),
-            np.empty(len(each)),
-        )
+        _Comparison.of(query_values(feature), each, None if alone else union)
         for feature, each in zip(features, rows, strict=True)
     ]
     for start in range(0, len(union), AHEAD_ROWS):
@@ -129,12 +125,20 @@ class _Comparison(NamedTuple):
         query: As bytes.
         places: Where its images stand among those of all queries, shape=(N,), ascending; None
             where there is no other query.
-        products: To be filled, shape=(N,), dtype=float64.
+        products: To be filled, shape=(N, 1 or 2), dtype=int32.
     """
 
     query: QueryValues
     places: NDArray[np.intp] | None
-    products: NDArray[np.float64]
+    products: NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls, query: QueryValues, rows: NDArray[np.int64], union: NDArray[np.int64] | None
+    ) -> Self:
+        """Begin with nothing compared."""
+        places = None if union is None else np.searchsorted(union, rows)
+        return cls(query, places, query.room(len(rows)))
 
     def compare(self, values: NDArray[np.int8], slots: NDArray[np.int64], first: int) -> None:
         """Compare with those that are the query's own of images at the places from `first` on."""
@@ -143,7 +147,7 @@ class _Comparison(NamedTuple):
         else:
             own = slice(*np.searchsorted(self.places, (first, first + len(slots))).tolist())
             slots = slots[self.places[own] - first]
-        self.products[own] = self.query.products(values, slots)
+        self.query.multiply(values, slots, self.products[own])
 
     def result(self, heads: NDArray[Any], metric: str) -> Compared:
         """Return the distances, once all are compared."""
@@ -208,7 +212,7 @@ def code_share(
 
 
 def feature_distances(
-    query: QueryValues, products: NDArray[np.float64], heads: NDArray[Any], metric: str
+    query: QueryValues, products: NDArray[np.int32], heads: NDArray[Any], metric: str
 ) -> NDArray[np.float32]:
     """Return the distances of a query to stored features, shape=(N,), dtype=float32."""
     if metric == "cosine":

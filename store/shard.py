@@ -78,7 +78,7 @@ class Shard(Upkeep):
         self._spec = spec
         self._files = files
         self._keys = Keys(spec)
-        self._cache = Cache({}, Mirror(self._keys, self._read))
+        self._cache = Cache(Mirror(self._keys, self._read))
 
     @classmethod
     def open(cls, path: Path | str, spec: StoreSpec, *, map_bytes: int = MAP_BYTES) -> Self:

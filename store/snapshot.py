@@ -6,7 +6,7 @@ Everything that it returns is a copy and outlives the transaction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,17 +114,38 @@ class Part(NamedTuple):
     slots: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+class Moment(NamedTuple):
+    """What was read of the store as one transaction left it.
+
+    Attributes:
+        txn: The transaction's number.
+        directories: By generation.
+        segments: By number.
+    """
+
+    txn: int
+    directories: dict[int, Directory]
+    segments: dict[int, Segment]
+
+
+@dataclass(slots=True)
 class Cache:
     """What searches of an unchanged store need not read again.
 
     Attributes:
-        seen: The directory as it was last read, by transaction and generation.
         mirror: The codes of all images.
+        moment: What was read last.
     """
 
-    seen: dict[tuple[int, int], Directory]
     mirror: Mirror
+    moment: Moment = field(default_factory=lambda: Moment(-1, {}, {}))
+
+    def at(self, txn: int) -> Moment:
+        """Return what was read as of a transaction, which other threads may be adding to."""
+        moment = self.moment
+        if moment.txn != txn:
+            moment = self.moment = Moment(txn, {}, {})
+        return moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +186,10 @@ class Snapshot:
         generation = self.number("generation")
         if self.cache is None:
             return self.directory_of(generation)
-        moment = (self.txn.id(), generation)
-        known = self.cache.seen.get(moment)
-        if known is None:
-            known = self.directory_of(generation)
-            self.cache.seen.clear()
-            self.cache.seen[moment] = known
-        return known
+        directories = self.cache.at(self.txn.id()).directories
+        if generation not in directories:
+            directories[generation] = self.directory_of(generation)
+        return directories[generation]
 
     def directory_of(self, generation: int) -> Directory:
         """Return the occupied buckets of a generation."""
@@ -273,6 +291,14 @@ class Snapshot:
 
     def segment(self, number: int) -> Segment | None:
         """Return a segment, or None where it holds no image."""
+        if self.cache is None:
+            return self._segment(number)
+        segments = self.cache.at(self.txn.id()).segments
+        if number not in segments and (found := self._segment(number)) is not None:
+            segments[number] = found
+        return segments.get(number)
+
+    def _segment(self, number: int) -> Segment | None:
         if not 0 <= number <= LARGEST_NUMBER:  # of a row that only damage can have made
             return None
         packed = self.txn.get(number_key(number), db=self.tables.segments)
@@ -292,7 +318,7 @@ class Snapshot:
             StoreDamaged: A row is in no segment.
         """
         numbers = rows // SEGMENT_ROWS
-        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        cuts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
         for start, stop in pairwise([0, *cuts.tolist(), len(rows)]):
             if start == stop:
                 return

@@ -41,16 +41,27 @@ class QueryValues(NamedTuple):
     fine_scale: float
     square: float
 
-    def products(self, values: NDArray[np.int8], slots: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the dot products with some stored values, before their scale, shape=(N,).
+    def room(self, count: int) -> NDArray[np.int32]:
+        """Return an array for the products with so many stored features."""
+        return np.empty((count, 1 if self.fine is None else 2), np.int32)
+
+    def multiply(
+        self, values: NDArray[np.int8], slots: NDArray[np.int64], into: NDArray[np.int32]
+    ) -> None:
+        """Compute the products with some stored values, before any scale.
 
         Args:
             values: shape=(S, D), dtype=int8.
             slots: Which of them, shape=(N,), dtype=int64.
+            into: Part of what `room` returned, shape=(N, 1 or 2).
         """
-        found = kernels.products(values, slots, self.coarse, self.fine)
-        coarse: NDArray[np.float64] = self.coarse_scale * found[0]
-        return coarse if self.fine is None else coarse + self.fine_scale * found[1]
+        kernels.products(values, slots, self.coarse, self.fine, into)
+
+    def scaled(self, products: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return products, shape=(N, 1 or 2), times the query's scales: shape=(N,)."""
+        wide = products.astype(np.float64)
+        coarse: NDArray[np.float64] = self.coarse_scale * wide[:, 0]
+        return coarse if self.fine is None else coarse + self.fine_scale * wide[:, 1]
 
 
 def quantise(
@@ -113,7 +124,7 @@ def query_values(feature: NDArray[np.float32]) -> QueryValues:
 
 
 def cosine_distances(
-    query: QueryValues, products: NDArray[np.float64], squares: NDArray[np.uint32]
+    query: QueryValues, products: NDArray[np.int32], squares: NDArray[np.uint32]
 ) -> NDArray[np.float32]:
     """Return 1 - cos between a query and stored features; the scale cancels out.
 
@@ -122,7 +133,7 @@ def cosine_distances(
 
     Args:
         query: From `query_values`.
-        products: Of the query and each feature, before its scale, shape=(N,).
+        products: Of the query and each feature, from `multiply`, shape=(N, 1 or 2).
         squares: Sums of the squared values, shape=(N,), dtype=uint32.
 
     Returns:
@@ -131,13 +142,13 @@ def cosine_distances(
     if query.square == 0:
         return (squares > 0).astype(np.float32)
     lengths = np.sqrt(query.square * np.maximum(squares, 1))
-    found: NDArray[np.float32] = np.clip(1 - products / lengths, 0, 2)
+    found: NDArray[np.float32] = np.clip(1 - query.scaled(products) / lengths, 0, 2)
     return found.astype(np.float32)
 
 
 def l2_distances(
     query: QueryValues,
-    products: NDArray[np.float64],
+    products: NDArray[np.int32],
     squares: NDArray[np.uint32],
     scales: NDArray[np.float32],
 ) -> NDArray[np.float32]:
@@ -148,7 +159,7 @@ def l2_distances(
 
     Args:
         query: From `query_values`.
-        products: Of the query and each feature, before its scale, shape=(N,).
+        products: Of the query and each feature, from `multiply`, shape=(N, 1 or 2).
         squares: Sums of the squared values, shape=(N,), dtype=uint32.
         scales: shape=(N,), dtype=float32.
 
@@ -156,5 +167,5 @@ def l2_distances(
         shape=(N,), dtype=float32.
     """
     wide = scales.astype(np.float64)
-    found = query.square - 2 * wide * products + wide * wide * squares
+    found = query.square - 2 * wide * query.scaled(products) + wide * wide * squares
     return np.sqrt(np.maximum(found, 0)).astype(np.float32)

@@ -69,9 +69,10 @@ def test_products_are_exact(is_compiled, seed, dims):
     coarse, fine = (rng.integers(-127, 128, dims, np.int16) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "COMPILED", is_compiled)
-        both = products(values, slots, coarse, fine)
-        (alone,) = products(values, slots, coarse, None)
-    for found, query in zip([*both, alone], [coarse, fine, coarse], strict=True):
+        both, alone = np.empty((20, 2), np.int32), np.empty((20, 1), np.int32)
+        products(values, slots, coarse, fine, both)
+        products(values, slots, coarse, None, alone)
+    for found, query in zip([*both.T, *alone.T], [coarse, fine, coarse], strict=True):
         assert found.tolist() == (values[slots].astype(int) @ query.astype(int)).tolist()
 
 
@@ -79,12 +80,14 @@ def test_products_are_exact(is_compiled, seed, dims):
 def test_the_largest_products_fit():
     largest = np.full((1, MAX_DIMS), 127, np.int8)
     query = largest[0].astype(np.int16)
-    found, of_other_sign = products(largest, np.array([0]), query, -query)
-    assert found.tolist() == [127 * 127 * MAX_DIMS]
-    assert of_other_sign.tolist() == [-127 * 127 * MAX_DIMS]
+    found = np.empty((1, 2), np.int32)
+    products(largest, np.array([0]), query, -query, found)
+    assert found.tolist() == [[127 * 127 * MAX_DIMS, -127 * 127 * MAX_DIMS]]
     longer = np.zeros((1, 2**31 // 127**2 + 1), np.int8)
     with pytest.raises(ValueError, match="do not fit"):
-        products(longer, np.array([0]), longer[0].astype(np.int16), None)
+        products(
+            longer, np.array([0]), longer[0].astype(np.int16), None, np.empty((1, 1), np.int32)
+        )
 
 
 @compiled
@@ -92,7 +95,7 @@ def test_the_largest_products_fit():
 def test_a_slot_that_is_not_there_is_refused(slot):
     values, query = np.zeros((9, 16), np.int8), np.zeros(16, np.int16)
     with pytest.raises(ValueError, match="do not fit"):
-        products(values, np.array([0, slot]), query, None)
+        products(values, np.array([0, slot]), query, None, np.empty((2, 1), np.int32))
 
 
 @compiled
