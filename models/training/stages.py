@@ -124,9 +124,12 @@ class Stage:
         Args:
             device: `cpu` or `cuda`.
         """
+        from models.training.augment import Augmentation
         from models.training.finetune import FinetuneRecipe, finetune
 
-        recipe = FinetuneRecipe(**self.options.recipe)
+        told = {**self.base.recipe, **self.options.recipe}
+        augmentation = Augmentation(**told.pop("augmentation", {}))
+        recipe = FinetuneRecipe(**told, augmentation=augmentation)
         pictures = self.base.preprocess
         corpus, skipped = readable(self.corpus, min_side_px=pictures.min_side_px)
         _several_classes(corpus)

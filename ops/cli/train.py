@@ -12,7 +12,7 @@ import click
 from models.bundle import check_name
 from models.caffe.topologies import TOPOLOGIES
 from models.catalogue import DEFAULT_BUNDLES
-from models.training.bases import PRETRAINED, Base, open_base, refuse_side
+from models.training.bases import OWN, Base, open_base, refuse_side
 from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
 from models.training.options import DEVICES, MAX_BITS, MIN_BITS, Options
 from models.training.train import Trained, train
@@ -61,7 +61,7 @@ _TOLD = 3
 @click.option(
     "--base",
     required=True,
-    help=f"What to start from: {', '.join((*PRETRAINED, *TOPOLOGIES))}, a bundle by name or "
+    help=f"What to start from: {', '.join((*OWN, *TOPOLOGIES))}, a bundle by name or "
     "directory, or a .caffemodel.",
 )
 @click.option("--prototxt", type=_FILE, help="With a .caffemodel: its network, of any format.")
@@ -110,7 +110,7 @@ _TOLD = 3
     "--input-px",
     type=click.IntRange(min=32, max=1024),
     help="Side of the network's input, where its features are means over the picture, as those of "
-    f"{', '.join(PRETRAINED)} are.",
+    f"{', '.join(OWN)} are.",
 )
 @click.option(
     "--device",
@@ -185,7 +185,7 @@ def _base(
         found = open_topology(name, seed=seed)
     else:
         find = partial(find_bundle, settings, needs_code=False)
-        return open_base(name, input_px=input_px, find=find)
+        return open_base(name, input_px=input_px, find=find, seed=seed)
     refuse_side(found, input_px)
     return found
 

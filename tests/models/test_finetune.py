@@ -126,6 +126,27 @@ def test_colours_are_told_apart_and_the_graph_gives_features_and_bits(
     assert ((latent > 0) & (latent < 1)).all()
 
 
+def test_gradients_with_momentum_learn_too(
+    graph: onnx.ModelProto, corpus: Corpus, tmp_path: Path
+) -> None:
+    done = learn(graph, corpus, tmp_path / "work", optimiser="sgd")
+    assert done.history[-1]["loss"] < done.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "fast"),
+    [({"avx512_bf16": True}, True), ({"avx2": True}, False), (None, False)],
+)
+def test_precision_is_mixed_where_a_processor_computes_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool] | None, fast: bool
+) -> None:
+    if capabilities is None:  # PyTorch before 2.6
+        monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
+    assert finetuning._is_fast_in_bfloat16(torch.device("cpu")) is fast
+
+
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     graph: onnx.ModelProto, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
