@@ -29,7 +29,8 @@ from store.errors import NotAStore, StoreDamaged, StoreError, StoreInUse, StoreM
 from store.layout import open_tables
 from store.manifest import CHECKSUM, FILES, MANIFEST, Filed, Manifest, stored
 from store.segments import FOLDER
-from store.snapshot import Segment, Snapshot
+from store.slots import Segment
+from store.snapshot import Snapshot
 from store.swapping import flush, insist_on_room
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from store.filing import Key, Keys
     from store.kernels import Codes
-    from store.snapshot import Segment, Snapshot
+    from store.slots import Segment
+    from store.snapshot import Snapshot
 
 _CHUNK_SLOTS = 1024
 

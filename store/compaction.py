@@ -22,7 +22,7 @@ import numpy as np
 
 from store.layout import number_key, row_key
 from store.segments import SEGMENT_ROWS
-from store.snapshot import Segment
+from store.slots import Segment
 from store.writing import put_segment
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from store.layout import (
     write_number,
 )
 from store.segments import FOLDER, SEGMENT_ROWS
-from store.snapshot import Segment
+from store.slots import Segment
 from store.swapping import flush
 from store.writing import put_segment
 

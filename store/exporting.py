@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from store.layout import Record
     from store.segments import SegmentView
     from store.shard import Shard
-    from store.snapshot import Segment, Snapshot
+    from store.slots import Segment
+    from store.snapshot import Snapshot
 
 T = TypeVar("T")
 

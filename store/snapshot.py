@@ -20,7 +20,6 @@ from store.layout import (
     HEAD,
     LABEL_ENTRY,
     LARGEST_NUMBER,
-    SEGMENT_ENTRY,
     WORD_BYTES,
     Record,
     Tables,
@@ -36,6 +35,7 @@ from store.layout import (
     unpack_record,
 )
 from store.segments import SEGMENT_ROWS, Segments, SegmentView, in_memory
+from store.slots import Part, Segment, unpack_segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,57 +61,6 @@ class Directory(NamedTuple):
     keys: NDArray[np.uint32]
     counts: NDArray[np.int64]
     radii: NDArray[np.int16]
-
-
-class Segment(NamedTuple):
-    """What counts in a segment's file.
-
-    Attributes:
-        number: Of the segment.
-        version: Of its file.
-        slots: Slots that count.
-        dead: Slots of deleted images among them.
-        places: Of a compacted segment the rows in its slots, less the segment's first row:
-            ascending, shape=(slots,), dtype=uint16. None where slot and place are the same.
-    """
-
-    number: int
-    version: int
-    slots: int
-    dead: int
-    places: NDArray[np.uint16] | None
-
-    def slots_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the slots of rows of this segment, ascending as they are, shape=(N,).
-
-        Raises:
-            StoreDamaged: A row has none.
-        """
-        wanted = rows - self.number * SEGMENT_ROWS
-        slots = wanted if self.places is None else np.searchsorted(self.places, wanted)
-        lacking = len(slots) > 0 and slots[-1] >= self.slots
-        if lacking or (self.places is not None and (self.places[slots] != wanted).any()):
-            raise StoreDamaged("a stored image lacks its feature; run the store check")
-        return slots
-
-    def pack(self) -> bytes:
-        """Encode it as a value of the table `segments`."""
-        entry = np.array([(self.version, self.slots, self.dead)], SEGMENT_ENTRY)
-        return entry.tobytes() + (b"" if self.places is None else self.places.tobytes())
-
-
-class Part(NamedTuple):
-    """Those of some rows that are in one segment.
-
-    Attributes:
-        place: Where they stand among the rows.
-        segment: Where they are.
-        slots: Their slots in it, shape=(N,), ascending.
-    """
-
-    place: slice
-    segment: Segment
-    slots: NDArray[np.int64]
 
 
 class Moment(NamedTuple):
@@ -287,7 +236,7 @@ class Snapshot:
     def segments(self) -> Iterator[Segment]:
         """Yield all segments that hold an image."""
         for key, packed in self.txn.cursor(self.tables.segments):
-            yield _segment(int.from_bytes(key, "big"), packed)
+            yield unpack_segment(int.from_bytes(key, "big"), packed)
 
     def segment(self, number: int) -> Segment | None:
         """Return a segment, or None where it holds no image."""
@@ -302,7 +251,7 @@ class Snapshot:
         if not 0 <= number <= LARGEST_NUMBER:  # of a row that only damage can have made
             return None
         packed = self.txn.get(number_key(number), db=self.tables.segments)
-        return None if packed is None else _segment(number, packed)
+        return None if packed is None else unpack_segment(number, packed)
 
     def mapped(self, segment: Segment) -> SegmentView:
         """Return the heads and values of a segment, as they lie in its file."""
@@ -468,17 +417,6 @@ class Snapshot:
             keys, dupdata=True, dupfixed_bytes=value.itemsize, keyfixed=True
         )
         return np.frombuffer(found, pair)
-
-
-def _segment(number: int, packed: Any) -> Segment:
-    size = SEGMENT_ENTRY.itemsize
-    if len(packed) < size:
-        raise StoreDamaged(f"the entry of segment {number} cannot be read; restore a backup")
-    version, slots, dead = np.frombuffer(packed[:size], SEGMENT_ENTRY)[0].tolist()
-    if len(packed) not in (size, size + slots * 2):
-        raise StoreDamaged(f"the entry of segment {number} cannot be read; restore a backup")
-    places = np.frombuffer(bytes(packed[size:]), np.uint16) if len(packed) > size else None
-    return Segment(number, version, slots, dead, places)
 
 
 def _table_bytes(stat: Any) -> int:

@@ -30,7 +30,7 @@ from store.layout import (
     write_number,
 )
 from store.segments import SEGMENT_ROWS
-from store.snapshot import Segment
+from store.slots import Segment
 from store.spec import Image, Inserted, NewImage, StoreSpec, check_label
 from store.validation import check_padding, stacked
 from store.values import LARGEST, quantise
