@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "sift takes words apart");
+
 #define INLINE static inline __attribute__((always_inline))
 #define WORD_BITS 64
 #define DISTANCE_BITS 16
