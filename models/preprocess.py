@@ -87,7 +87,7 @@ class Preprocess:
         if self.resample == BILINEAR_POINT:
             return self._sampled(image)
         square = (self.input_px, self.input_px)
-        box = self._crop_box(*image.size)
+        box = self.centre(*image.size, share=self.input_px / self.resize_px)
         # Only what survives the crop is resized.
         resized = image.resize(
             square, RESAMPLING[self.resample], box=box, reducing_gap=_REDUCING_GAP
@@ -106,12 +106,23 @@ class Preprocess:
             np.asarray(image), width=width, height=height, left=left, top=top, side=self.input_px
         )
 
-    def _crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        kept = self.input_px / self.resize_px
+    def centre(
+        self, width: int, height: int, *, share: float
+    ) -> tuple[float, float, float, float]:
+        """Find the part in the middle of a picture that keeps the proportions of the input.
+
+        Args:
+            width: Of the picture, in pixels.
+            height: Of the picture, in pixels.
+            share: Of the sides that there are: 1 keeps as much as `resize_rule` allows.
+
+        Returns:
+            Left, top, right and bottom edge, in pixels.
+        """
         short = min(width, height)
         across, down = (short, short) if self.resize_rule == "short-side" else (width, height)
-        left, top = (width - across * kept) / 2, (height - down * kept) / 2
-        return left, top, left + across * kept, top + down * kept
+        left, top = (width - across * share) / 2, (height - down * share) / 2
+        return left, top, left + across * share, top + down * share
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Turn pixels into the network's input.

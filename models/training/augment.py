@@ -58,7 +58,9 @@ class Augmentation:
         side = preprocess.input_px
         # Point sampling of a drawn box would be noise; the network gets used to smooth edges.
         resample = RESAMPLING.get(preprocess.resample, Image.Resampling.BILINEAR)
-        resized = image.resize((side, side), resample, box=self._box(*image.size, rng))
+        # Squeezed into a square, a picture would show what no search sees.
+        box = self._box(*image.size, rng) or preprocess.centre(*image.size, share=1)
+        resized = image.resize((side, side), resample, box=box)
         pixels = self._shifted(np.array(resized), rng)
         if self.mirror and rng.random() < 0.5:
             pixels = pixels[:, ::-1]
@@ -90,8 +92,8 @@ class Augmentation:
 
     def _box(
         self, width: int, height: int, rng: np.random.Generator
-    ) -> tuple[float, float, float, float]:
-        """Draw a part of the picture (Szegedy et al., CVPR 2015, section 6)."""
+    ) -> tuple[float, float, float, float] | None:
+        """Draw a part of the picture (Szegedy et al., CVPR 2015, section 6), if one fits."""
         for _ in range(_TRIES):
             area = width * height * rng.uniform(self.least_area, 1)
             bound = math.log(self.most_stretch)
@@ -100,7 +102,7 @@ class Augmentation:
             if across <= width and down <= height:
                 left, top = rng.uniform(0, width - across), rng.uniform(0, height - down)
                 return left, top, left + across, top + down
-        return 0, 0, width, height
+        return None
 
 
 class Examples(Dataset[tuple[NDArray[np.uint8], int]]):

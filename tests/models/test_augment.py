@@ -94,3 +94,28 @@ def test_mirroring_turns_half_of_the_examples() -> None:
     mirrored = [np.array_equal(each, plain[:, ::-1]) for each in turned]
     assert all(mirrored[at] or np.array_equal(each, plain) for at, each in enumerate(turned))
     assert 30 < sum(mirrored) < 70
+
+
+@pytest.mark.parametrize("resize_px", [SIDE_PX, 20])
+def test_where_no_part_fits_the_middle_is_kept(resize_px: int) -> None:
+    wide = np.asarray(picture(24, 16))
+    preprocess = dataclasses.replace(PREPROCESS, resize_px=resize_px)
+    for image, middle in (
+        (picture(24, 16), wide[:, 4:20]),
+        (Image.fromarray(wide.transpose(1, 0, 2).copy()), wide[:, 4:20].transpose(1, 0, 2)),
+    ):
+        found = still().apply(image, preprocess, np.random.default_rng(0))
+        np.testing.assert_array_equal(found, middle)
+
+
+def test_where_no_part_fits_a_stretched_picture_is_kept_whole() -> None:
+    preprocess = dataclasses.replace(PREPROCESS, resize_rule="stretch")
+    found = still().apply(picture(24, 16), preprocess, np.random.default_rng(0))
+    whole = picture(24, 16).resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found, np.asarray(whole))
+
+
+def test_where_no_part_fits_a_square_is_kept_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "_TRIES", 0)
+    preprocess = dataclasses.replace(PREPROCESS, resize_px=20)
+    np.testing.assert_array_equal(applied(still(), 0, preprocess), np.asarray(picture()))
