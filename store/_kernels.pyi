@@ -3,6 +3,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+def choose(
+    distances: NDArray[np.uint16],
+    counts: NDArray[np.int64],
+    bounds: NDArray[np.int16],
+    wanted: int,
+    chosen: NDArray[np.bool_],
+    /,
+) -> int: ...
 def count(
     words: NDArray[np.uint64],
     starts: NDArray[np.int64],

@@ -15,7 +15,7 @@ import numpy as np
 
 from store.codes import hamming, words
 from store.filters import Sieve
-from store.kernels import nearest_of
+from store.kernels import nearest_buckets, nearest_of
 from store.spec import Query, Stage
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 _WIDER = 4
 """How many times as many codes are looked at when too few of them pass a filter."""
-
-_FAR = np.iinfo(np.int16).max
-"""Beyond any bound."""
 
 Lap = Callable[[Stage], None]
 
@@ -153,26 +150,8 @@ def make_plan(
     if reach is None or total <= reach:
         return Plan(directory.keys, None, whole=True)
     distances, bounds = buckets.reach(code, directory.keys, directory.radii)
-    chosen = _nearest_buckets(distances, directory.counts, reach)
-    return Plan(directory.keys[chosen], int(bounds[~chosen].min(initial=_FAR)), whole=False)
-
-
-def _nearest_buckets(
-    distances: NDArray[np.uint16], counts: NDArray[np.int64], reach: int
-) -> NDArray[np.bool_]:
-    """Mark the nearest buckets that together hold at least `reach` images.
-
-    Ring by ring, since sorting a hundred thousand buckets takes longer than the search. The
-    first buckets of the last ring fill up what is missing.
-    """
-    filled = np.cumsum(np.bincount(distances, weights=counts))
-    ring = int(np.searchsorted(filled, reach))
-    chosen: NDArray[np.bool_] = distances < ring
-    on_ring = np.flatnonzero(distances == ring)
-    missing = reach - (filled[ring - 1] if ring else 0)
-    last = int(np.searchsorted(np.cumsum(counts[on_ring]), missing))
-    chosen[on_ring[: last + 1]] = True
-    return chosen
+    chosen, bound = nearest_buckets(distances, directory.counts, bounds, reach)
+    return Plan(directory.keys[chosen], bound, whole=False)
 
 
 def _of_share(found: Nearest, share: Share, plan: Plan, bits: int) -> Candidates:

@@ -21,6 +21,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "sift takes words apar
 #define DISTANCE_BITS 16
 /* Distance of what does not count. All others are below it. */
 #define FAR 0x7FFF
+#define MOST_BITS 4095
 #define LINE_BYTES 64
 /* Features are asked for so many bytes before they are multiplied, a block of them at a time. */
 #define AHEAD_BYTES 12288
@@ -112,6 +113,54 @@ VARIANTS(multiply,
           const int16_t *coarse, const int16_t *fine, int32_t *products),
          (values, dims, slots, count, coarse, fine, products))
 
+static void release(Py_buffer *buffers, int count) {
+    for (int i = 0; i < count; i++) PyBuffer_Release(&buffers[i]);
+}
+
+static PyObject *finished(Py_buffer *buffers, int count, bool fits, PyObject *result) {
+    release(buffers, count);
+    if (fits) return result;
+    PyErr_SetString(PyExc_ValueError, "the arrays do not fit each other");
+    return NULL;
+}
+
+/* Mark the nearest buckets that hold enough; returns the smallest bound of the others. */
+static int64_t choose_nearest(const uint16_t *distances, const int64_t *counts, const int16_t *bounds,
+                              int64_t buckets, int64_t wanted, const int64_t *of_ring, bool *chosen) {
+    int64_t ring = 0, missing = wanted, bound = FAR;
+    while (ring < MOST_BITS && of_ring[ring] < missing) missing -= of_ring[ring++];
+    for (int64_t i = 0; i < buckets; i++) {
+        const bool on_ring = distances[i] == ring;
+        chosen[i] = distances[i] < ring || (on_ring && missing > 0);
+        if (on_ring) missing -= counts[i];
+        if (!chosen[i] && bounds[i] < bound) bound = bounds[i];
+    }
+    return bound;
+}
+
+static PyObject *choose(PyObject *module, PyObject *args) {
+    enum { DISTANCES, COUNTS, BOUNDS, CHOSEN, BUFFERS };
+    Py_buffer b[BUFFERS];
+    long long wanted, bound = 0;
+    if (!PyArg_ParseTuple(args, "y*y*y*Lw*", &b[DISTANCES], &b[COUNTS], &b[BOUNDS], &wanted,
+                          &b[CHOSEN]))
+        return NULL;
+    const int64_t buckets = b[CHOSEN].len;
+    const uint16_t *distances = b[DISTANCES].buf;
+    const int64_t *counts = b[COUNTS].buf;
+    int64_t of_ring[MOST_BITS + 1] = {0};
+    bool fits = b[DISTANCES].len == buckets * (int64_t)sizeof(uint16_t) &&
+                b[COUNTS].len == buckets * (int64_t)sizeof(int64_t) &&
+                b[BOUNDS].len == buckets * (int64_t)sizeof(int16_t);
+    for (int64_t i = 0; fits && i < buckets; i++) {
+        fits = distances[i] <= MOST_BITS;
+        if (fits) of_ring[distances[i]] += counts[i];
+    }
+    if (fits)
+        bound = choose_nearest(distances, counts, b[BOUNDS].buf, buckets, wanted, of_ring, b[CHOSEN].buf);
+    return finished(b, BUFFERS, fits, fits ? PyLong_FromLongLong(bound) : NULL);
+}
+
 /* Pieces of an array: [start, end) each. Returns their total length, or -1 if one is outside. */
 static int64_t pieces_length(const Py_buffer *starts, const Py_buffer *ends, int64_t most) {
     const int64_t *start = starts->buf, *end = ends->buf;
@@ -122,17 +171,6 @@ static int64_t pieces_length(const Py_buffer *starts, const Py_buffer *ends, int
         total += end[i] - start[i];
     }
     return total;
-}
-
-static void release(Py_buffer *buffers, int count) {
-    for (int i = 0; i < count; i++) PyBuffer_Release(&buffers[i]);
-}
-
-static PyObject *finished(Py_buffer *buffers, int count, bool fits, PyObject *result) {
-    release(buffers, count);
-    if (fits) return result;
-    PyErr_SetString(PyExc_ValueError, "the arrays do not fit each other");
-    return NULL;
 }
 
 static PyObject *count(PyObject *module, PyObject *args) {
@@ -257,6 +295,7 @@ static PyObject *products(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
+    {"choose", choose, METH_VARARGS, "Choose the nearest buckets that hold enough."},
     {"count", count, METH_VARARGS, "Count differing bits, and how often each count occurs."},
     {"pick", pick, METH_VARARGS, "Pick what is nearer than a line, and what is on it."},
     {"products", products, METH_VARARGS, "Multiply features with a query."},

@@ -36,6 +36,9 @@ _LONG_PIECE = 32
 """Pieces of so many codes on average are copied one by one, shorter ones code by code."""
 
 
+_FAR = np.iinfo(np.int16).max
+"""Beyond any distance."""
+
 _kept_arrays = threading.local()
 
 
@@ -91,6 +94,39 @@ class Nearest(NamedTuple):
     hamming: NDArray[np.uint16]
     seen: int
     missed: int | None
+
+
+def nearest_buckets(
+    distances: NDArray[np.uint16],
+    counts: NDArray[np.int64],
+    bounds: NDArray[np.int16],
+    wanted: int,
+) -> tuple[NDArray[np.bool_], int]:
+    """Choose the nearest buckets that together hold enough images.
+
+    Ring by ring, since sorting a hundred thousand buckets takes longer than the search. The
+    first buckets of the last ring fill up what is missing.
+
+    Args:
+        distances: Of the buckets, shape=(M,).
+        counts: Their images, shape=(M,); all together at least `wanted`.
+        bounds: No code of theirs is nearer, shape=(M,).
+        wanted: Images.
+
+    Returns:
+        Which buckets, shape=(M,), and the smallest bound of the others.
+    """
+    if COMPILED:
+        chosen = np.empty(len(counts), np.bool_)
+        return chosen, _kernels.choose(distances, counts, bounds, wanted, chosen)
+    filled = np.cumsum(np.bincount(distances, weights=counts))
+    ring = int(np.searchsorted(filled, wanted))
+    chosen = distances < ring
+    on_ring = np.flatnonzero(distances == ring)
+    missing = wanted - (filled[ring - 1] if ring else 0)
+    last = int(np.searchsorted(np.cumsum(counts[on_ring]), missing))
+    chosen[on_ring[: last + 1]] = True
+    return chosen, int(bounds[~chosen].min(initial=_FAR))
 
 
 def nearest(runs: Sequence[Pieces], code: NDArray[np.uint64], wanted: int | None) -> Nearest:

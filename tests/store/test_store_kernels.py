@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import kernels
-from store.kernels import Pieces, gather, nearest, nearest_of, products
+from store.kernels import Pieces, gather, nearest, nearest_buckets, nearest_of, products
 from store.spec import MAX_DIMS
 
 compiled = pytest.mark.skipif(not kernels.COMPILED, reason="the machine has no C compiler")
@@ -31,6 +31,30 @@ def searches(draw):
         runs.append(Pieces(np.ascontiguousarray(codes), numbers, dead, starts, stops))
     code = rng.integers(0, 2**64, words, np.uint64)
     return runs, code, draw(st.one_of(st.none(), st.integers(1, 400)))
+
+
+@pytest.mark.parametrize("is_compiled", [pytest.param(True, marks=compiled), False])
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 40), furthest=st.integers(0, 20))
+def test_the_nearest_buckets_hold_what_is_wanted(is_compiled, seed, count, furthest):
+    rng = np.random.default_rng(seed)
+    distances = rng.integers(0, furthest + 1, count).astype(np.uint16)
+    counts, bounds = rng.integers(1, 9, count), rng.integers(-3, 30, count).astype(np.int16)
+    wanted = int(rng.integers(1, counts.sum() + 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "COMPILED", is_compiled)
+        chosen, bound = nearest_buckets(distances, counts, bounds, wanted)
+    # Ring by ring, in the order of their keys, until there are enough.
+    order = np.argsort(distances, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    assert np.flatnonzero(chosen).tolist() == sorted(order[before < wanted].tolist())
+    assert bound == min(bounds[~chosen].tolist(), default=32_767)
+
+
+@compiled
+def test_a_bucket_further_away_than_codes_are_long_is_refused():
+    far, ones = np.array([5000], np.uint16), np.ones(1, np.int64)
+    with pytest.raises(ValueError, match="do not fit"):
+        nearest_buckets(far, ones, ones.astype(np.int16), 1)
 
 
 @compiled
