@@ -43,7 +43,7 @@ class Reach(NamedTuple):
     """
 
     order: NDArray[np.uint16]
-    bounds: NDArray[np.int64]
+    bounds: NDArray[np.int16]
 
 
 class Buckets(Protocol):
