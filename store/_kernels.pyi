@@ -11,6 +11,14 @@ def choose(
     chosen: NDArray[np.bool_],
     /,
 ) -> int: ...
+def file(
+    codes: NDArray[np.uint64],
+    centres: NDArray[np.uint64],
+    width: int,
+    keys: NDArray[np.uint32],
+    distances: NDArray[np.uint16],
+    /,
+) -> None: ...
 def count(
     words: NDArray[np.uint64],
     starts: NDArray[np.int64],

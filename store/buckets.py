@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from store.codes import (
-    WORDS_COUNTED_IN_BYTES,
-    hamming_of_words,
-    padding_mask,
-    rows_of_words,
-    words,
-)
+from store.codes import hamming_of_words, padding_mask, rows_of_words, words
+from store.kernels import nearest_centres
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,9 +24,6 @@ FIXED_CENTRES = 256
 
 CODES_PER_CANDIDATE = 16
 """Codes looked at for each image compared by feature, where buckets are coarse."""
-
-_CHUNK_CODES = 16
-"""Codes filed at a time, so that their distances from all centres stay in the cache."""
 
 
 class Reach(NamedTuple):
@@ -169,16 +161,7 @@ class CentreBuckets:
 
     def file(self, codes: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """See `Buckets.file`: of equally near centres the first counts."""
-        filled = rows_of_words(codes)
-        keys = np.empty(len(codes), np.uint32)
-        distances = np.empty(len(codes), np.uint16)
-        for start in range(0, len(codes), _CHUNK_CODES):
-            chunk = slice(start, start + _CHUNK_CODES)
-            to_centres = self._to_centres(filled[chunk])
-            nearest = to_centres.argmin(axis=1)
-            keys[chunk] = nearest
-            distances[chunk] = to_centres[np.arange(len(nearest)), nearest]
-        return keys, distances
+        return nearest_centres(rows_of_words(codes), self._by_word)
 
     def reach(self, code: NDArray[np.uint8], keys: NDArray[Any], radii: NDArray[Any]) -> Reach:
         """See `Buckets.reach`: buckets come by the distance of their centres.
@@ -193,12 +176,3 @@ class CentreBuckets:
         wide = distances.view(np.int16)
         by_nearest = (wide - (int(to_centres.min()) - 1)) >> 1
         return Reach(distances, np.maximum(wide - radii, by_nearest))
-
-    def _to_centres(self, codes: NDArray[np.uint64]) -> NDArray[Any]:
-        """Return the distances of codes from all centres, shape=(N, M)."""
-        # Up to 255 bits the counts fit into bytes, and fewer bytes go through the cache.
-        wide = np.uint8 if codes.shape[1] <= WORDS_COUNTED_IN_BYTES else np.uint16
-        counts = np.zeros((len(codes), self.centres), wide)
-        for place in range(codes.shape[1]):
-            counts += np.bitwise_count(codes[:, None, place] ^ self._by_word[place])
-        return counts

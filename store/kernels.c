@@ -12,6 +12,7 @@
 #include <Python.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "sift takes words apart");
@@ -70,6 +71,30 @@ VARIANTS(differing,
          (const uint64_t *words, int64_t stride, int64_t count, const uint64_t *code, int64_t width,
           uint16_t *distances),
          (words, stride, count, code, width, distances))
+
+/* Find the nearest of many codes; of equally near ones the first. */
+INLINE int64_t first_nearest(const uint16_t *restrict distances, int64_t count) {
+    uint16_t least = UINT16_MAX;
+    for (int64_t i = 0; i < count; i++) least = distances[i] < least ? distances[i] : least;
+    int64_t place = 0;
+    while (distances[place] != least) place++;
+    return place;
+}
+
+/* Find the nearest centre of each code, and how far it is. */
+INLINE void file_codes(const uint64_t *codes, int64_t count, const uint64_t *centres, int64_t stride,
+                       int64_t width, uint32_t *keys, uint16_t *distances, uint16_t *scratch) {
+    for (int64_t i = 0; i < count; i++) {
+        differing(centres, stride, stride, codes + i * width, width, scratch);
+        keys[i] = (uint32_t)first_nearest(scratch, stride);
+        distances[i] = scratch[keys[i]];
+    }
+}
+
+VARIANTS(file_codes,
+         (const uint64_t *codes, int64_t count, const uint64_t *centres, int64_t stride,
+          int64_t width, uint32_t *keys, uint16_t *distances, uint16_t *scratch),
+         (codes, count, centres, stride, width, keys, distances, scratch))
 
 /* Count how often each distance occurs. Four counts side by side need not wait for each other. */
 static void tally(const uint16_t *distances, const uint8_t *dead, int64_t count, int64_t *counts,
@@ -247,6 +272,28 @@ static struct words words_of(const Py_buffer *buffer) {
     return found;
 }
 
+static PyObject *file(PyObject *module, PyObject *args) {
+    enum { CODES, CENTRES, KEYS, DISTANCES, BUFFERS };
+    Py_buffer b[BUFFERS];
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "y*y*nw*w*", &b[CODES], &b[CENTRES], &width, &b[KEYS],
+                          &b[DISTANCES]))
+        return NULL;
+    const int64_t word = sizeof(uint64_t), count = b[KEYS].len / (int64_t)sizeof(uint32_t);
+    const int64_t stride = width > 0 ? b[CENTRES].len / word / width : 0;
+    uint16_t *scratch = stride > 0 ? malloc((size_t)stride * sizeof(uint16_t)) : NULL;
+    const bool fits = scratch && width * WORD_BITS < FAR && b[CODES].len == count * width * word &&
+                      b[DISTANCES].len == count * (int64_t)sizeof(uint16_t);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS;
+        file_codes_variants[variant](b[CODES].buf, count, b[CENTRES].buf, stride, width,
+                                     b[KEYS].buf, b[DISTANCES].buf, scratch);
+        Py_END_ALLOW_THREADS;
+    }
+    free(scratch);
+    return finished(b, BUFFERS, fits, fits ? Py_NewRef(Py_None) : NULL);
+}
+
 static PyObject *pick(PyObject *module, PyObject *args) {
     enum { ROWS, STARTS, ENDS, DISTANCES, NEARER, LEVEL, BUFFERS };
     Py_buffer b[BUFFERS];
@@ -296,6 +343,7 @@ static PyObject *products(PyObject *module, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"choose", choose, METH_VARARGS, "Choose the nearest buckets that hold enough."},
+    {"file", file, METH_VARARGS, "Find the nearest centre of each code."},
     {"count", count, METH_VARARGS, "Count differing bits, and how often each count occurs."},
     {"pick", pick, METH_VARARGS, "Pick what is nearer than a line, and what is on it."},
     {"products", products, METH_VARARGS, "Multiply features with a query."},

@@ -36,6 +36,9 @@ _LONG_PIECE = 32
 """Pieces of so many codes on average are copied one by one, shorter ones code by code."""
 
 
+_CODES_AT_ONCE = 16
+"""Their distances from all centres fit into the processor's cache."""
+
 _FAR = np.iinfo(np.int16).max
 """Beyond any distance."""
 
@@ -127,6 +130,32 @@ def nearest_buckets(
     last = int(np.searchsorted(np.cumsum(counts[on_ring]), missing))
     chosen[on_ring[: last + 1]] = True
     return chosen, int(bounds[~chosen].min(initial=_FAR))
+
+
+def nearest_centres(
+    codes: NDArray[np.uint64], centres: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+    """Find the nearest centre of each code; of equally near ones the first.
+
+    Args:
+        codes: Filled up to words, shape=(N, V).
+        centres: Likewise, a row for each word, shape=(V, M).
+
+    Returns:
+        Places of the centres and distances from them, shape=(N,).
+    """
+    places, distances = np.empty(len(codes), np.uint32), np.empty(len(codes), np.uint16)
+    if COMPILED:
+        _kernels.file(codes, centres, len(centres), places, distances)
+        return places, distances
+    for start in range(0, len(codes), _CODES_AT_ONCE):
+        chunk = slice(start, start + _CODES_AT_ONCE)
+        counts = np.zeros((len(codes[chunk]), centres.shape[1]), np.uint16)
+        for word, of_word in zip(codes[chunk].T, centres, strict=True):
+            counts += np.bitwise_count(word[:, None] ^ of_word)
+        places[chunk] = counts.argmin(axis=1)
+        distances[chunk] = counts.min(axis=1)
+    return places, distances
 
 
 def nearest(runs: Sequence[Pieces], code: NDArray[np.uint64], wanted: int | None) -> Nearest:

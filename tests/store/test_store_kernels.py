@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import kernels
-from store.kernels import Pieces, gather, nearest, nearest_buckets, nearest_of, products
+from store.kernels import (
+    Pieces,
+    gather,
+    nearest,
+    nearest_buckets,
+    nearest_centres,
+    nearest_of,
+    products,
+)
 from store.spec import MAX_DIMS
 
 compiled = pytest.mark.skipif(not kernels.COMPILED, reason="the machine has no C compiler")
@@ -48,6 +56,21 @@ def test_the_nearest_buckets_hold_what_is_wanted(is_compiled, seed, count, furth
     before = np.cumsum(counts[order]) - counts[order]
     assert np.flatnonzero(chosen).tolist() == sorted(order[before < wanted].tolist())
     assert bound == min(bounds[~chosen].tolist(), default=32_767)
+
+
+@pytest.mark.parametrize("is_compiled", [pytest.param(True, marks=compiled), False])
+@given(seed=st.integers(0, 2**32 - 1), words=st.integers(1, 5), centres=st.integers(1, 90))
+def test_a_code_is_filed_under_the_first_of_its_nearest_centres(is_compiled, seed, words, centres):
+    rng = np.random.default_rng(seed)
+    # Few different ones: several centres are as near.
+    of_centres = rng.integers(0, 4, (words, centres), np.uint64)
+    codes = rng.integers(0, 4, (21, words), np.uint64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "COMPILED", is_compiled)
+        places, distances = nearest_centres(codes, of_centres)
+    every = np.bitwise_count(codes[:, :, None] ^ of_centres).sum(axis=1, dtype=int)
+    assert places.tolist() == every.argmin(axis=1).tolist()
+    assert distances.tolist() == every.min(axis=1).tolist()
 
 
 @compiled
