@@ -12,7 +12,7 @@ def stored(features):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-@given(seed=st.integers(0, 2**32 - 1), limit=st.floats(0, 1), count=st.integers(1, 150))
+@given(seed=st.integers(0, 2**32 - 1), limit=st.floats(0, 1), count=st.integers(1, 70))
 def test_each_hit_is_near_the_one_that_stands_for_it_and_those_are_apart(
     metric, seed, limit, count
 ):
