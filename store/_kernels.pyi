@@ -3,6 +3,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+VERSION: int
+
 def choose(
     distances: NDArray[np.uint16],
     counts: NDArray[np.int64],

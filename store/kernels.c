@@ -17,6 +17,9 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "sift takes words apart");
 
+/* Raised with every change of what store/kernels.py sees, which takes no other version's loops. */
+#define VERSION 1
+
 #define INLINE static inline __attribute__((always_inline))
 #define WORD_BITS 64
 #define DISTANCE_BITS 16
@@ -356,6 +359,8 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__kernels(void) {
+    PyObject *module = PyModule_Create(&definition);
     variant = best_variant();
-    return PyModule_Create(&definition);
+    if (module && PyModule_AddIntConstant(module, "VERSION", VERSION) < 0) Py_CLEAR(module);
+    return module;
 }

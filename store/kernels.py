@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-COMPILED = _kernels is not None
-"""Whether the loops are compiled."""
+_VERSION = 1
+
+COMPILED = _kernels is not None and _kernels.VERSION == _VERSION
+"""Whether the loops are compiled, and from the source that belongs to this file."""
 
 _WORD_BITS = 64
 _LANES = 4

@@ -1,5 +1,7 @@
 """The compiled loops give what NumPy gives, and touch nothing outside of their arrays."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,6 +73,11 @@ def test_a_code_is_filed_under_the_first_of_its_nearest_centres(is_compiled, see
     every = np.bitwise_count(codes[:, :, None] ^ of_centres).sum(axis=1, dtype=int)
     assert places.tolist() == every.argmin(axis=1).tolist()
     assert distances.tolist() == every.min(axis=1).tolist()
+
+
+def test_the_loops_are_those_that_belong_to_their_python():
+    source = Path(kernels.__file__).with_name("kernels.c").read_text(encoding="utf-8")
+    assert f"#define VERSION {kernels._VERSION}\n" in source
 
 
 @compiled
