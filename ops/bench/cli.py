@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ops.bench.machine import cores
-from ops.bench.search_names import DEFAULT_STAGES, QUERIES, STAGES
+from ops.bench.search_names import BLOCK, DEFAULT_STAGES, QUERIES, STAGES
 from ops.cli.console import Console
 from ops.cli.options import Group
 from workers.searching import DEFAULT_EFFORT, DEFAULT_K, MAX_EFFORT, MIN_EFFORT
@@ -119,6 +119,13 @@ def ingest(console: Console, /, **plan: Any) -> None:
 @click.option("--bits", **_list("128"), help="Lengths of the codes.")
 @_count("--dims", 4_096, "Length of the features.")
 @click.option("--features", type=_FILE, help="Real features and codes, as .npz, in their place.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, BLOCK),
+    default=BLOCK,
+    show_default=True,
+    help="Images of a commit while a store is filled.",
+)
 @click.option(
     "--queries",
     type=click.IntRange(1, QUERIES),

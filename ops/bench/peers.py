@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from ops.bench.figures import rounded
 from ops.bench.search_ask import Found
-from ops.bench.search_data import BLOCK
-from ops.bench.search_names import CANDIDATES, WHOLE
+from ops.bench.search_names import BLOCK, CANDIDATES, WHOLE
 from ops.bench.search_ways import MOST_S, Way
 
 if TYPE_CHECKING:

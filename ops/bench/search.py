@@ -49,6 +49,7 @@ class Plan:
         bits: Lengths of the codes; likewise.
         dims: Length of made-up features.
         features: File of real features and codes, in place of made-up ones.
+        batch: Images of a commit while a store is filled.
         queries: Searches of each way.
         k: Hits.
         efforts: Efforts to try.
@@ -63,6 +64,7 @@ class Plan:
     bits: Sequence[int]
     dims: int
     features: Path | None
+    batch: int
     queries: int
     k: int
     efforts: Sequence[int]
@@ -112,7 +114,8 @@ def _open(plan: Plan, n: int, bits: int, console: Console) -> Collection:
         source = FromFile(plan.features, n=n, bits=bits)
     else:
         source = Synthetic(n=n, dims=plan.dims, bits=bits)
-    return open_collection(source, Settings.load().cache_dir / "bench", console)
+    cache = Settings.load().cache_dir / "bench"
+    return open_collection(source, cache, console, batch=plan.batch)
 
 
 def _for_floats(plan: Plan, collection: Collection, console: Console) -> Collection | None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from models.centres import learn_centres
 from ops.bench.figures import rounded
 from ops.bench.search_ask import Vectors, read_queries, write_vectors
-from ops.bench.search_data import BLOCK, Codes, Source
+from ops.bench.search_data import Codes, Source
+from ops.bench.search_names import BLOCK
 from ops.bench.search_truth import FeatureTruth
 from ops.bench.synthetic import images_of
 from ops.cli.console import Console
@@ -75,17 +76,25 @@ class Collection:
         return self.source.at(rows, self.folder)
 
 
-def open_collection(source: Source, cache: Path, console: Console) -> Collection:
+def open_collection(
+    source: Source, cache: Path, console: Console, *, batch: int = BLOCK
+) -> Collection:
     """Return the collection of a source, building it if that was not done before.
 
     It is built under another name and then renamed, so one that was interrupted is never taken
     for whole; what is left of it goes before the next is built.
+
+    Args:
+        source: Its images.
+        cache: Folder of all collections.
+        console: Told how far it is.
+        batch: Images of a commit, at most `BLOCK`.
     """
-    folder = cache / _name(source)
+    folder = cache / _name(source, batch)
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{folder.name}.lock"):
         if not (folder / _MADE).exists():
-            _build(source, folder, console)
+            _build(source, folder, console, batch)
     return Collection(folder, source, json.loads((folder / _MADE).read_text()))
 
 
@@ -94,27 +103,29 @@ def disk_bytes(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
-def _name(source: Source) -> str:
+def _name(source: Source, batch: int) -> str:
     asked = {"n": source.n, "dims": source.dims, "bits": source.bits, **source.key()}
+    if batch != BLOCK:
+        asked["batch"] = batch
     text = json.dumps({**asked, "version": VERSION, "format": FORMAT}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{source.n}x{source.dims}-{source.bits}bits-{digest}"
 
 
-def _build(source: Source, folder: Path, console: Console) -> None:
+def _build(source: Source, folder: Path, console: Console, batch: int) -> None:
     making = folder.with_name(f".{folder.name}.making")
     for left_over in (making, folder):
         shutil.rmtree(left_over, ignore_errors=True)
     making.mkdir()
     begin = time.perf_counter()
     with console.step(f"building {source.n:,} images of {source.dims} x {source.bits} bits"):
-        facts = _fill(source, making)
+        facts = _fill(source, making, batch)
         facts["build_s"] = rounded(time.perf_counter() - begin)
         (making / _MADE).write_text(json.dumps(facts))
         making.rename(folder)
 
 
-def _fill(source: Source, folder: Path) -> dict[str, Any]:
+def _fill(source: Source, folder: Path, batch: int) -> dict[str, Any]:
     source.write(folder)
     queries = source.queries()
     write_vectors(folder / "queries.npz", queries)
@@ -132,12 +143,13 @@ def _fill(source: Source, folder: Path) -> dict[str, Any]:
             truth.add(rows, block.features)
             images = images_of(rows, block.codes, block.features)
             begin = time.perf_counter()
-            shard.insert(images)
+            for start in range(0, len(images), batch):
+                shard.insert(images[start : start + batch])
             spent += time.perf_counter() - begin
     codes.flush()
     truth.finish()
     return {
-        "batch": BLOCK,
+        "batch": batch,
         "images_per_s": rounded(source.n / spent),
         "bytes_per_image": rounded(disk_bytes(folder / "shard") / source.n),
     }

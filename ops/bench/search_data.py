@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.bench.search_ask import Vectors
-from ops.bench.search_names import QUERIES
+from ops.bench.search_names import BLOCK, QUERIES
 from ops.bench.synthetic import Mixture
 from ops.errors import OpsError
 
-BLOCK = 4_096
 _SEED = 20
 
 Codes = NDArray[np.uint8]
