@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,12 @@ from tests.services import (
 )
 
 __all__ = ["chromium_path", "leave_nothing_behind", "postgres", "pycaffe", "rabbitmq"]
+
+
+def pytest_configure() -> None:
+    """Let the processes of tests be interrupted, also where a shell began this in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
