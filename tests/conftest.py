@@ -21,7 +21,7 @@ __all__ = ["chromium_path", "leave_nothing_behind", "postgres", "pycaffe", "rabb
 
 
 def pytest_configure() -> None:
-    """Let the processes of tests be interrupted, also where a shell began this in the background."""
+    """Let processes of tests be interrupted, also where a shell runs this in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
