@@ -157,13 +157,14 @@ def write_on(task: Mapping[str, Any]) -> dict[str, Any]:
     threading.Thread(target=_await_line, args=(ended,), daemon=True).start()
     spent, written = 0.0, 0
     with Shard.open_existing(folder) as shard:
-        _say("writing")
         while not ended.is_set():
             batch = fresh_images(fresh, row + written)
             begin = time.perf_counter()
             shard.insert(batch)
             spent += time.perf_counter() - begin
             written += DURABLE
+            if written == DURABLE:  # searches that are soon over meet a writer, too
+                _say("writing")
     return {"written": written, "written_per_s": rounded(written / max(spent, 1e-9))}
 
 
