@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from sqlalchemy import (
     URL,
     Connection,
@@ -107,14 +108,18 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise Unavailable(
-                f"The ledger at {self._shown_url} failed: {cause}.",
-                remedy="Check that the database runs, that LOOKALIKE_LEDGER_URL is right, "
-                "and that its disk is not full.",
-            ) from error
+            raise self._failed(getattr(error, "orig", None) or error) from error
+
+    def _failed(self, cause: BaseException) -> Unavailable:
+        return Unavailable(
+            f"The ledger at {self._shown_url} failed: {cause}.",
+            remedy="Check that the database runs, that LOOKALIKE_LEDGER_URL is right, "
+            "and that its disk is not full.",
+        )
 
     def _prepare(self) -> None:
+        if self.dialect == "sqlite":
+            self._turn_to_wal()
         with self.write() as connection:
             if self.dialect == "postgresql":
                 # Two processes may start at once on an empty database.
@@ -131,6 +136,18 @@ class Database:
                 )
             elif version < tables.SCHEMA_VERSION:
                 _upgrade(connection, version)
+
+    def _turn_to_wal(self) -> None:
+        """Let reads go on beside a write; a file that was turned stays so."""
+        path = Path(str(self._engine.url.database))
+        # Of processes that turn a new file at one moment SQLite refuses some at once, however
+        # long they would wait.
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=BUSY_TIMEOUT_S)
+        try:
+            with lock, self._translated(), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        except OSError as error:
+            raise self._failed(error) from error
 
 
 def _upgrade(connection: Connection, version: int) -> None:
@@ -187,7 +204,6 @@ def _sqlite_engine(url: URL) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         # The driver must not open transactions by itself: write() does, explicitly.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
         # In WAL mode NORMAL survives a crash of the process whole. A power cut may take the last
         # moments of the ledger back; their messages are then worked off again, to the same effect.
         connection.execute("PRAGMA synchronous=NORMAL")
