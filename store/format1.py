@@ -22,7 +22,7 @@ import msgpack
 import numpy as np
 
 from store.errors import StoreDamaged
-from store.layout import row_key
+from store.layout import row_key, unpack_spec
 from store.spec import Image, StoreSpec
 
 if TYPE_CHECKING:
@@ -83,12 +83,13 @@ class OldStore:
         """Open the tables; the transaction has to be one that may write.
 
         Raises:
-            StoreDamaged: The header is incomplete.
+            StoreDamaged: The header is incomplete, or cannot be read.
         """
         meta = env.open_db(b"meta", txn, create=False)
         features, images, content = (env.open_db(name, txn, create=False) for name in _TABLES)
         next_row = int.from_bytes(_required(txn, meta, b"next_row"), "big")
-        return cls(txn, features, images, content, _spec(txn, meta), next_row)
+        spec = unpack_spec(_required(txn, meta, b"spec"), txn.get(b"centres", db=meta))
+        return cls(txn, features, images, content, spec, next_row)
 
     def count(self) -> int:
         """Return the number of images."""
@@ -171,16 +172,6 @@ def _unpacked(row: int, fields: bytes) -> tuple[Image, bytes]:
         size_bytes=size_bytes,
     )
     return image, code
-
-
-def _spec(txn: Txn, meta: Table) -> StoreSpec:
-    bundle_id, bits, dims, metric = msgpack.unpackb(_required(txn, meta, b"spec"))
-    spec = StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric)
-    packed = txn.get(b"centres", db=meta)
-    if packed is None:
-        return spec
-    centres = np.frombuffer(bytes(packed), np.uint8).reshape(-1, spec.code_bytes)
-    return StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric, centres=centres)
 
 
 def _required(txn: Txn, meta: Table, name: bytes) -> bytes:

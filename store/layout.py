@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -183,6 +183,7 @@ def open_tables(env: lmdb.Environment, txn: Txn, *, create: bool) -> Tables:
     Raises:
         NotAStore: A table is missing and was not to be created.
         StoreVersionError: The store is of another format.
+        StoreDamaged: The format cannot be read.
     """
 
     def handle(name: str) -> Table:
@@ -250,6 +251,7 @@ def _sealed(fields: tuple[Any, ...]) -> bytes:
 
 
 _packer = msgpack.Packer(unicode_errors="surrogateescape")
+_UNREADABLE = (ValueError, TypeError, msgpack.UnpackException)
 _unpack = partial(msgpack.unpackb, unicode_errors="surrogateescape", use_list=False)
 
 
@@ -289,7 +291,7 @@ def unpack_fields(row: int, stored: bytes | memoryview) -> Fields:
         raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup")
     try:
         return Fields(*_unpack(packed))
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except _UNREADABLE as error:
         raise StoreDamaged(f"the record of row {row} cannot be read; restore a backup") from error
 
 
@@ -314,14 +316,29 @@ def write_header(txn: Txn, tables: Tables, spec: StoreSpec) -> None:
 
 
 def read_header(txn: Txn, tables: Tables) -> StoreSpec:
-    """Read the spec that a store was created with."""
-    bundle_id, bits, dims, metric = msgpack.unpackb(_required(txn, tables, "spec"))
-    spec = StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric)
-    packed = txn.get(b"centres", db=tables.meta)
-    if packed is None:
-        return spec
-    centres = np.frombuffer(bytes(packed), np.uint8).reshape(-1, spec.code_bytes)
-    return StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric, centres=centres)
+    """Read the spec that a store was created with.
+
+    Raises:
+        StoreDamaged: The header lacks it, or it cannot be read.
+    """
+    return unpack_spec(_required(txn, tables, "spec"), txn.get(b"centres", db=tables.meta))
+
+
+def unpack_spec(packed: bytes, centres: bytes | memoryview | None) -> StoreSpec:
+    """Return the spec that stands in a header.
+
+    Raises:
+        StoreDamaged: It cannot be read.
+    """
+    try:
+        bundle_id, bits, dims, metric = msgpack.unpackb(packed)
+        spec = StoreSpec(bundle_id=bundle_id, bits=bits, dims=dims, metric=metric)
+        if centres is None:
+            return spec
+        codes = np.frombuffer(bytes(centres), np.uint8).reshape(-1, spec.code_bytes)
+        return replace(spec, centres=codes)
+    except _UNREADABLE as error:
+        raise StoreDamaged("the header cannot be read; restore a backup") from error
 
 
 def write_number(txn: Txn, tables: Tables, name: str, number: int) -> None:
@@ -338,18 +355,32 @@ def read_number(txn: Txn, tables: Tables, name: str) -> int:
     return int.from_bytes(_required(txn, tables, name), "big")
 
 
-def _insist_on_format(txn: Txn, meta: Table) -> None:
+def read_format(txn: Txn, meta: Table) -> int:
+    """Return the version of a store's format.
+
+    Raises:
+        NotAStore: There is none.
+        StoreDamaged: It cannot be read.
+    """
     version = txn.get(b"format", db=meta)
     if version is None:
         raise NotAStore("the LMDB file holds no image store; take another path")
-    if int(bytes(version)) > FORMAT:
+    try:
+        return int(bytes(version))
+    except ValueError as error:
+        raise StoreDamaged("the header cannot be read; restore a backup") from error
+
+
+def _insist_on_format(txn: Txn, meta: Table) -> None:
+    version = read_format(txn, meta)
+    if version > FORMAT:
         raise StoreVersionError(
-            f"the store has format {int(bytes(version))}, and this version reads up to {FORMAT}; "
+            f"the store has format {version}, and this version reads up to {FORMAT}; "
             "upgrade lookalike"
         )
-    if int(bytes(version)) < FORMAT:
+    if version < FORMAT:
         raise StoreVersionError(
-            f"the store has format {int(bytes(version))}, of an earlier version; bring it to "
+            f"the store has format {version}, of an earlier version; bring it to "
             f"format {FORMAT} with `lookalike store migrate`"
         )
 

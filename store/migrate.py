@@ -29,7 +29,7 @@ from store.datafile import DATA_FILE, inspect, page_problems
 from store.environment import MAP_BYTES, Environment, translated
 from store.errors import NotAStore, StoreDamaged, StoreError
 from store.format1 import OLD_FORMAT, OldStore
-from store.layout import FORMAT
+from store.layout import FORMAT, read_format
 from store.shard import Shard
 from store.swapping import insist_on_no_others, insist_on_nobody, insist_on_room, swap
 
@@ -124,6 +124,7 @@ def format_of(folder: Path) -> int:
 
     Raises:
         NotAStore: There is no store.
+        StoreDamaged: Its header cannot be read.
     """
     if not folder.is_dir() or inspect(folder) is None:
         raise NotAStore(f"there is no store in {folder}; check the path, or ingest first")
@@ -136,12 +137,9 @@ def format_of(folder: Path) -> int:
 
 def _format(env: lmdb.Environment, txn: Txn) -> int:
     try:
-        stored = txn.get(b"format", db=env.open_db(b"meta", txn, create=False))
-    except lmdb.NotFoundError:
-        stored = None
-    if stored is None:
-        raise NotAStore("the LMDB file holds no image store; take another path")
-    return int(bytes(stored))
+        return read_format(txn, env.open_db(b"meta", txn, create=False))
+    except lmdb.NotFoundError as error:
+        raise NotAStore("the LMDB file holds no image store; take another path") from error
 
 
 def _go_on(places: _Places) -> None:

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import lmdb
+import msgpack
 import numpy as np
 import pytest
 from store_world import DIMS, make_id, make_image, make_query, make_spec
@@ -352,3 +353,31 @@ def test_a_bucket_of_many_images_that_is_emptied_is_no_damage(tmp_path, bits):
         shard.insert([replace(alike, id=make_id(number)) for number in range(1500)])
         shard.delete([make_id(number) for number in range(1500)])
         assert shard.check().problems == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"spec", b"\x94\xa7bund\xb1le\x80\x10\xa6cosine"),
+        (b"spec", b"\x94\xa6bundle"),
+        (b"spec", b"\x10"),
+        (b"spec", msgpack.packb(("bundle", 0, 16, "cosine"))),
+        (b"spec", msgpack.packb(("bundle", "128", 16, "cosine"))),
+        (b"format", b"\x92"),
+    ],
+)
+def test_a_damaged_header_is_named_at_opening(spec, tmp_path, name, value):
+    tamper(tmp_path, "meta", lambda txn: txn.put(name, value))
+    with pytest.raises(StoreDamaged, match="the header cannot be read; restore a backup"):
+        Shard.open(tmp_path, spec)
+    with pytest.raises(StoreDamaged, match="the header cannot be read; restore a backup"):
+        Shard.open_existing(tmp_path)
+
+
+def test_centres_that_were_cut_off_are_named_at_opening(tmp_path):
+    centres = np.eye(4, 16, dtype=np.uint8)
+    spec = replace(make_spec(128), centres=centres)
+    Shard.open(tmp_path, spec).close()
+    tamper(tmp_path, "meta", lambda txn: txn.put(b"centres", centres.tobytes()[:-1]))
+    with pytest.raises(StoreDamaged, match="the header cannot be read; restore a backup"):
+        Shard.open(tmp_path, spec)
