@@ -9,4 +9,6 @@ def counted(count: int, thing: str) -> str:
 
 
 def _plural(thing: str) -> str:
-    return f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    if thing.endswith("y"):
+        return f"{thing[:-1]}ies"
+    return f"{thing}es" if thing.endswith(("ch", "sh", "s", "x")) else f"{thing}s"

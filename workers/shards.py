@@ -266,6 +266,7 @@ def _check_count(root: Path, count: int) -> None:
     if found:
         present = found.pop()
         raise SettingsError(
-            f"The collection at {root} has {present} shards and LOOKALIKE_SHARDS is {count}.",
+            f"The collection at {root} was made with LOOKALIKE_SHARDS={present}, "
+            f"and now it is {count}.",
             remedy=f"Set LOOKALIKE_SHARDS={present}, or begin a new collection in another folder.",
         )

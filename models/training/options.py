@@ -10,7 +10,7 @@ from typing import Any
 
 from models.bundle import check_name
 from models.catalogue import DEFAULT_BUNDLES
-from models.errors import TrainingBlocked, TrainingError
+from models.errors import OptionError, TrainingBlocked
 from models.labelled.corpus import Corpus
 from models.training.bases import Base
 
@@ -53,22 +53,22 @@ def check(base: Base, options: Options) -> str:
     try:
         check_name(options.name)
     except ValueError as error:
-        raise TrainingError(f"the name of the bundle {error}; give another --name") from error
+        raise OptionError(f"the name of the bundle {error}; give another --name") from error
     if options.name in DEFAULT_BUNDLES:
-        raise TrainingError(
+        raise OptionError(
             f"{options.name} is a bundle that comes with lookalike; give another --name"
         )
     if not MIN_BITS <= options.bits <= MAX_BITS:
-        raise TrainingError(
+        raise OptionError(
             f"codes have {MIN_BITS} to {MAX_BITS} bits, not {options.bits}; change --bits"
         )
     if options.code_weight is not None and not 0 <= options.code_weight < math.inf:
-        raise TrainingError(
+        raise OptionError(
             f"a code weight is a number of at least 0, not {options.code_weight}; change "
             "--code-weight"
         )
     if not (base.learned or options.finetune):
-        raise TrainingError(
+        raise OptionError(
             f"the weights of {base.name} are random, so its features say nothing; add --finetune"
         )
     if options.device == "cuda" and not gpu:

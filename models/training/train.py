@@ -65,7 +65,8 @@ def train(base: Base, options: Options, *, out: Path, features: Path, threads: i
         threads: Threads of the network that makes them.
 
     Raises:
-        TrainingError: PyTorch is missing, an option does not fit, or the loss is not a number.
+        OptionError: An option does not fit.
+        TrainingError: PyTorch is missing, or the loss is not a number.
         CorpusError: The images cannot be learned from.
         CacheError: Features cannot be kept, for example because the disk is full.
         BundleError: The bundle cannot be written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,19 @@ COLLECTION = ("data_dir", "broker_url", "ledger_url", "bundle")
 """The settings of every command that opens the collection."""
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Finite(click.FloatRange):
+    """A number of a range, and neither `nan` nor `inf`, which no range keeps out."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that a text means."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 class Command(click.Command):

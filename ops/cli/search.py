@@ -181,4 +181,4 @@ def _told(report: dict[str, Any] | None) -> list[str]:
 def _ahead(found: Search) -> str:
     if found.state is SearchState.RUNNING:
         return "it is being worked on"
-    return f"{found.position or 0} searches wait before it"
+    return f"{counted(found.position or 0, 'search')} before it"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from ops.cli.options import Finite
 from workers.client.checks import moment
 from workers.errors import InvalidRequest
 from workers.options import (
@@ -39,24 +39,7 @@ class Moment(click.ParamType[float]):
             self.fail(f"{value!r} is no time. {error.remedy}", param, ctx)
 
 
-class Distance(click.ParamType[float]):
-    """A distance of two images."""
-
-    name = "distance"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the number that a text means."""
-        try:
-            distance = float(value)
-        except ValueError:
-            distance = math.nan
-        if not 0 <= distance < math.inf:
-            self.fail(f"{value!r} is no distance; give a number from 0 on.", param, ctx)
-        return distance
-
-
+_DISTANCE = Finite(min=0)
 _OPTIONS = (
     click.option("-k", type=int, default=DEFAULT_K, show_default=True, help="Most hits."),
     click.option(
@@ -66,7 +49,7 @@ _OPTIONS = (
         show_default=True,
         help=f"Time against recall: {MIN_EFFORT} (quick) to {MAX_EFFORT} (compares every image).",
     ),
-    click.option("--max-distance", type=Distance(), help="Only hits that are at most this far."),
+    click.option("--max-distance", type=_DISTANCE, help="Only hits that are at most this far."),
     click.option(
         "--label",
         "labels",
@@ -91,7 +74,7 @@ _OPTIONS = (
     ),
     click.option(
         "--collapse-distance",
-        type=Distance(),
+        type=_DISTANCE,
         help="Fold as --collapse does, with this largest distance of the features.  "
         f"[default: {COLLAPSE_DISTANCE}]",
     ),

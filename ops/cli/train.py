@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from models.bundle import check_name
 from models.caffe.topologies import TOPOLOGIES
-from models.catalogue import DEFAULT_BUNDLES
 from models.training.bases import OWN, Base, open_base, refuse_side
 from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
 from models.training.options import DEVICES, MAX_BITS, MIN_BITS, Options
 from models.training.train import Trained, train
 from ops.cli.console import Console, shown
-from ops.cli.options import Command, settings_options
+from ops.cli.options import Command, Finite, settings_options
 from ops.wording import counted
 from workers.bundles import find_bundle
 from workers.settings import Settings
-
-
-class _Finite(click.FloatRange):
-    """A number of a range, and neither `nan` nor `inf`, which no range keeps out."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
 
 _CAFFEMODEL = ".caffemodel"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _CORPUS = click.Path(path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_WEIGHT = _Finite(min=0)
+_WEIGHT = Finite(min=0)
 _FROZEN_ONLY = ("similarity", "balance", "quantisation")
 _RECIPE = ("epochs", "batch", "rate", "patience", "seed", *_FROZEN_ONLY)
 _TOLD = 3
@@ -96,7 +80,7 @@ _TOLD = 3
 @click.option("--finetune", is_flag=True, help="Let the whole network learn, not the code alone.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the images, at most.")
 @click.option("--batch", type=click.IntRange(min=1), help="Images per step.")
-@click.option("--rate", type=_Finite(min=0, min_open=True), help="Highest learning rate.")
+@click.option("--rate", type=Finite(min=0, min_open=True), help="Highest learning rate.")
 @click.option("--patience", type=click.IntRange(min=1), help="Epochs without gain before it ends.")
 @click.option(
     "--similarity", type=_WEIGHT, help="Weight of the loss that draws codes of a class together."
@@ -150,28 +134,13 @@ def train_(
         raise click.UsageError("Give --out, or --name for a bundle in the folder of bundles.")
     handle = shown(name if out is None else out.absolute())
     out = (out if out is not None else settings.bundles_dir / str(name)).absolute()
-    options = _options(_fit(name or out.name), told)
+    options = _options(name or out.name, told)
     files = CaffeFiles(prototxt, feature, mean)
     start = _base(base, files, input_px, options.recipe.get("seed", 0), settings)
     features = cache if cache is not None else settings.cache_dir / "features"
     trained = train(start, options, out=out, features=features, threads=settings.engine_threads)
     console.result(_record(trained), _text(trained))
     _tell(console, trained, options, handle)
-
-
-def _fit(name: str) -> str:
-    """Return the name of the new bundle, if one may be called so.
-
-    Raises:
-        UsageError: None may.
-    """
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise click.UsageError(f"The name of the bundle {error}; give another --name.") from error
-    if name in DEFAULT_BUNDLES:
-        raise click.UsageError(f"{name} comes with lookalike; give another --name.")
-    return name
 
 
 def _base(

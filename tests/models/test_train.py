@@ -16,7 +16,14 @@ from PIL import Image
 
 from models.bundle import Bundle, load_bundle
 from models.engines import open_engine
-from models.errors import BundleError, Diverged, ModelError, TrainingBlocked, TrainingError
+from models.errors import (
+    BundleError,
+    Diverged,
+    ModelError,
+    OptionError,
+    TrainingBlocked,
+    TrainingError,
+)
 from models.labelled.corpus import read_corpus
 from models.labelled.errors import CacheError, CorpusError
 from models.labelled.extraction import extract
@@ -219,7 +226,6 @@ def test_a_disk_that_is_full_at_any_moment_leaves_no_bundle(
             "the name of the bundle is 'Two Words'; use .*; give another --name",
         ),
         ({"name": "lite0-128"}, "comes with lookalike; give another --name"),
-        ({"device": "cuda"}, "finds no GPU; leave --device out"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(
@@ -227,16 +233,20 @@ def test_what_cannot_work_is_refused_at_once(
     changes: dict[str, object],
     message: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(OptionError, match=message):
         train(**changes)
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_gpu_that_is_not_there_is_refused(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(TrainingBlocked, match="finds no GPU; leave --device out"):
+        train(device="cuda")
+
+
 def test_random_weights_must_be_trained_whole(train: Train, base: Base) -> None:
-    with pytest.raises(TrainingError, match="are random, so its features say nothing; add --fine"):
+    with pytest.raises(OptionError, match="are random, so its features say nothing; add --fine"):
         train(base=dataclasses.replace(base, learned=False))
 
 
@@ -252,7 +262,7 @@ def test_what_is_told_wins_over_the_base_s_recipe(
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_code_weight_must_be_a_number(train: Train, weight: float) -> None:
-    with pytest.raises(TrainingError, match=r"number of at least 0, .*; change --code-weight"):
+    with pytest.raises(OptionError, match=r"number of at least 0, .*; change --code-weight"):
         train(code_weight=weight)
 
 

@@ -182,11 +182,11 @@ def test_a_search_finds_only_what_fits_and_folds_what_is_alike(run: Run, tmp_pat
     ("options", "told"),
     [
         (["--since", "yesterday"], "2026-11-23T18:30"),
-        (["--max-distance", "-1"], "'--max-distance': '-1' is no distance"),
+        (["--max-distance", "-1"], "'--max-distance': -1.0 is not in the range x>=0"),
         (["--label", "a,b"], "cannot be a label"),
         (
             ["--collapse", "--collapse-distance", "nan"],
-            "'--collapse-distance': 'nan' is no distance",
+            "'--collapse-distance': nan is not a finite number",
         ),
     ],
 )
@@ -363,7 +363,7 @@ def test_a_look_at_no_collection_begins_none(run: Run, tmp_path: Path, command: 
 
 def test_the_bundles_are_listed_and_described(run: Run) -> None:
     listed = {one["name"]: one for one in objects(run("model", "list", "--json"))}
-    assert set(listed) == {"lite0-128", "lite0-20", "lite2-128"}
+    assert set(listed) >= {"lite0-128", "lite0-20", "lite2-128"}
     assert listed["lite0-128"]["used"]
     (info,) = objects(run("model", "info", "--json"))
     assert (info["bits"], info["dims"]) == (128, 1280)
