@@ -154,6 +154,13 @@ class Mirror:
             return None
         return nearest(_pieces(state, keys), code, wanted)
 
+    def fill(self, store: Snapshot) -> None:
+        """Have the mirror made, and wait for it; nothing where the store is too large for one."""
+        self._asked = max(self._asked, _WORTH_ASKING)
+        self._at(store)
+        if self._making is not None:
+            self._making.join()
+
     def _worth_having(self, store: Snapshot) -> State | None:
         self._asked += 1
         if self._state is None and self._asked < _WORTH_ASKING and store.count() > _SMALL:

@@ -277,6 +277,10 @@ class Shard(Upkeep):
         """Return the number of images."""
         return self._read(Snapshot.count)
 
+    def warm_up(self) -> None:
+        """Read the codes into memory and wait for it; searches have it done in the background."""
+        self._read(lambda store: self._cache.mirror.fill(store))
+
     def stats(self) -> ShardStats:
         """Return figures about the shard."""
         return ShardStats(

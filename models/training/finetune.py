@@ -26,6 +26,7 @@ from models.progress import progress
 from models.training.augment import Augmentation, Batches, Examples
 from models.training.checkpoint import Checkpoint
 from models.training.losses import descend
+from models.training.memory import keep_freed_memory
 from models.training.trainable import Trainable
 
 _MOST_WORKERS = 8
@@ -110,6 +111,8 @@ def finetune(
             f"there are {len(corpus.paths)} images and a batch has {recipe.batch}; lower --batch "
             "or give more images"
         )
+    if device == "cpu":
+        keep_freed_memory()
     run = _Run(graph, corpus, validation, preprocess, bits, recipe, work, device)
     run.resume()
     while not run.finished:

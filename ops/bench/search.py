@@ -227,6 +227,7 @@ def _take_turns(
         ways += _peer_ways(plan, collection, console, stages, floats=floats)
         with console.step(f"searching {collection.source.n:,} images in {len(ways)} ways"):
             known = len(collection.queries.codes)
+            shard.warm_up()
             take_turns(ways, queries=queries, known=known, rounds=plan.rounds)
     yield from compare([figures(way, truth, plan.k) for way in ways])
 

@@ -111,6 +111,7 @@ def open_store(task: Mapping[str, Any]) -> dict[str, Any]:
         for effort, wanted in task["efforts"].items():
             asked = Asked(shard, queries, task["k"], wanted)
             times = [asked.timed(i) for i in range(task["queries"])]
+            shard.warm_up()
             memory[effort] = rounded(memory_mb()["private"] - base)
             spent = spent or times
         mapped = memory_mb()["mapped"]

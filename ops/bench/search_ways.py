@@ -73,9 +73,10 @@ def take_turns(ways: Sequence[Way], *, queries: int, known: int, rounds: int) ->
     """Let every way answer every query once, in turns.
 
     Before that, the last of the known queries warm up, and the store answers all of them once:
-    a process that has searched for a while has the pages that it needs mapped, and the first
-    search for something takes several times as long. (The stage "open" tells how long.) In each
-    round a way answers another part of the queries, and not the one that was just answered.
+    a process that has searched for a while has the codes in its memory and the pages that it
+    needs mapped, and the first search for something takes several times as long. (The stage
+    "open" tells how long.) In each round a way answers another part of the queries, and not the
+    one that was just answered.
 
     Args:
         ways: What is measured; they keep their answers.

@@ -106,3 +106,22 @@ def test_a_shard_can_be_closed_while_its_mirror_is_made(tmp_path, monkeypatch):
         shard.search(make_query(make_image(1)))
         making = shard._cache.mirror._making
     making.join()
+
+
+@pytest.mark.parametrize("small", [10, 1000])
+def test_the_codes_are_in_memory_after_a_warm_up(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(store.mirror, "_SMALL", small)
+    with Shard.open(tmp_path, make_spec(128)) as shard:
+        shard.insert([make_image(number, 128) for number in range(50)])
+        shard.warm_up()
+        mirror = shard._cache.mirror
+        assert mirror._state is not None
+        assert_mirrored(shard, mirror)
+
+
+def test_a_store_too_large_for_a_mirror_is_warm_at_once(tmp_path):
+    with Shard.open(tmp_path, make_spec(128)) as shard:
+        shard.insert([make_image(1, 128)])
+        shard._cache.mirror._most_bytes = 0
+        shard.warm_up()
+        assert shard._cache.mirror._state is None
