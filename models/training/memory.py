@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
 
     Every step of training takes and frees the same buffers. glibc gives large ones back to the
     kernel each time, which hands them out again page by page, filled with zeros: a quarter of the
-    time of a step (docs/models.md).
+    time of a step (docs/decisions.md).
     """
     with suppress(AttributeError, OSError):  # a C library without it
         tune = ctypes.CDLL(None).mallopt

@@ -176,3 +176,20 @@ def test_an_operation_that_cannot_be_trained_is_named() -> None:
     model = graph_of([node("Erf")], {})
     with pytest.raises(TrainingError, match=r"operation Erf of node 'out'.*without --finetune"):
         trainable.Trainable(model)
+
+
+@pytest.mark.parametrize(("group", "kept"), [(1, False), (4, True)])
+def test_grouped_convolutions_stay_precise_where_precision_is_mixed(
+    group: int, kept: bool
+) -> None:
+    weight = floats(4, 4 // group, 3, 3)
+    model = graph_of([node("Conv", "input w", group=group)], {"w": weight})
+    images = torch.from_numpy(floats(2, 4, SIDE_PX, SIDE_PX))
+    module = trainable.Trainable(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = module(images.bfloat16()).values()
+    assert found.dtype == (torch.float32 if kept else torch.bfloat16)
+    (exact,) = module(images.bfloat16().float()).values()
+    assert torch.allclose(found.float(), exact, atol=1e-5 if kept else 0.1)
+    found.sum().backward()
+    assert all(one.grad.dtype == torch.float32 for one in module.parameters())
