@@ -168,4 +168,5 @@ def l2_distances(
     """
     wide = scales.astype(np.float64)
     found = query.square - 2 * wide * query.scaled(products) + wide * wide * squares
-    return np.sqrt(np.maximum(found, 0)).astype(np.float32)
+    with np.errstate(over="ignore"):  # a scale whose bits were flipped: farther than all others
+        return np.sqrt(np.maximum(found, 0)).astype(np.float32)

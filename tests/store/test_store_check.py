@@ -1,15 +1,19 @@
 """Damage that is done on purpose, and named by the check."""
 
+import mmap
 import os
+import struct
 from dataclasses import replace
 
 import lmdb
 import msgpack
 import numpy as np
 import pytest
+from lmdb import verify
 from store_world import DIMS, make_id, make_image, make_query, make_spec
 
 from store import Shard, StoreDamaged, page_problems
+from store.datafile import data_path
 from store.layout import HEAD, SEGMENT_ENTRY, bucket_keys, number_key, row_key
 from store.segments import SEGMENT_ROWS
 
@@ -381,3 +385,31 @@ def test_centres_that_were_cut_off_are_named_at_opening(tmp_path):
     tamper(tmp_path, "meta", lambda txn: txn.put(b"centres", centres.tobytes()[:-1]))
     with pytest.raises(StoreDamaged, match="the header cannot be read; restore a backup"):
         Shard.open(tmp_path, spec)
+
+
+def forget_free_pages(path):
+    """Drop the last list of free pages, as LMDB once did when a process was killed."""
+    content = bytearray(data_path(path).read_bytes())
+    # Both headers: the page's own 16 bytes, 24 of magic and sizes, and the free pages' table.
+    headers = [place + 16 for place in (0, mmap.PAGESIZE)]
+    header = max(headers, key=lambda at: struct.unpack_from("<Q", content, at + 128))
+    (entries, root) = struct.unpack_from("<QQ", content, header + 24 + 32)
+    struct.pack_into("<Q", content, header + 24 + 32, entries - 1)
+    leaf = root * mmap.PAGESIZE + 12
+    (lower,) = struct.unpack_from("<H", content, leaf)
+    struct.pack_into("<H", content, leaf, lower - 2)
+    data_path(path).write_bytes(content)
+
+
+def test_room_that_lmdb_has_lost_is_no_damage(spec, tmp_path):
+    with Shard.open(tmp_path, spec) as shard:
+        shard.delete([make_id(number) for number in range(30)])
+    forget_free_pages(tmp_path)
+    (lost,) = verify.verify(data_path(tmp_path))
+    assert "neither reachable nor in the freeDB" in lost
+    assert page_problems(tmp_path) == []
+    with Shard.open(tmp_path, spec) as shard:
+        assert shard.check().ok
+        shard.insert([labelled(number, spec.bits) for number in range(COUNT)])
+        assert shard.check().ok
+        assert shard.count() == COUNT

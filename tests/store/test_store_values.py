@@ -138,3 +138,13 @@ def test_values_are_the_nearest_whole_numbers_of_steps(given_features):
 def test_half_a_step_is_rounded_to_the_even_number():
     feature = np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5]], np.float32)
     assert quantise(feature)[0].tolist() == [[127, 0, 2, 2, 0, -2, -126]]
+
+
+def test_a_scale_whose_bits_were_flipped_is_farther_than_all_others():
+    query = query_values(np.ones(4, np.float32))
+    values = np.full((2, 4), 100, np.int8)
+    squares = np.full(2, 40_000, np.uint32)
+    scales = np.array([0.01, 3e38], np.float32)
+    near, far = l2_distances(query, products(query, values), squares, scales)
+    assert np.isfinite(near)
+    assert far == np.inf
