@@ -29,17 +29,11 @@ class Augmentation:
     Attributes:
         least_area: The smallest share of the picture that is kept; 1 keeps all of it.
         most_stretch: The largest ratio of the kept part's sides.
-        shift: The largest move along each axis, as a share of the side; what comes in at an edge
-            is the picture mirrored there.
-        erase: Side of a square that is greyed out, as a share of the picture's (DeVries and
-            Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
         mirror: Mirrors half of the examples.
     """
 
     least_area: float = 0.7
     most_stretch: float = 4 / 3
-    shift: float = 0.0
-    erase: float = 0.0
     mirror: bool = True
 
     def apply(
@@ -60,35 +54,9 @@ class Augmentation:
         resample = RESAMPLING.get(preprocess.resample, Image.Resampling.BILINEAR)
         # Squeezed into a square, a picture would show what no search sees.
         box = self._box(*image.size, rng) or preprocess.centre(*image.size, share=1)
-        resized = image.resize((side, side), resample, box=box)
-        pixels = self._shifted(np.array(resized), rng)
-        if self.mirror and rng.random() < 0.5:
-            pixels = pixels[:, ::-1]
-        return np.ascontiguousarray(self._erased(pixels, preprocess, rng))
-
-    def _shifted(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        side = len(pixels)
-        most = round(self.shift * side)
-        if not most:
-            return pixels
-        padded = np.pad(pixels, ((most, most), (most, most), (0, 0)), mode="reflect")
-        top, left = rng.integers(0, 2 * most, 2, endpoint=True)
-        return padded[top : top + side, left : left + side]
-
-    def _erased(
-        self, pixels: NDArray[np.uint8], preprocess: Preprocess, rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
-        side = round(self.erase * len(pixels))
-        if not side:
-            return pixels
-        top, left = rng.integers(0, len(pixels) - side, 2, endpoint=True)
-        erased = pixels.copy()
-        grey = np.array(preprocess.mean).round().astype(np.uint8)
-        # Pixels are in RGB order, whatever the network's.
-        erased[top : top + side, left : left + side] = (
-            grey if preprocess.channel_order == "RGB" else grey[::-1]
-        )
-        return erased
+        pixels = np.array(image.resize((side, side), resample, box=box))
+        mirrored = self.mirror and rng.random() < 0.5
+        return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
 
     def _box(
         self, width: int, height: int, rng: np.random.Generator

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
-from models import lite, small
+from models import lite
 from models.bundle import Bundle, load_bundle
 from models.bundle_writer import write_bundle
 from models.catalogue import WEIGHTS, preprocess
@@ -22,33 +21,6 @@ from models.preprocess import Preprocess
 
 PRETRAINED = {f"{name}-imagenet": name for name in WEIGHTS}
 """Bases that come with lookalike -> keys of `models.catalogue.WEIGHTS`."""
-SMALL = "small"
-"""The base for pictures of 32 pixels, with random weights."""
-OWN = (*PRETRAINED, SMALL)
-"""All bases that come with lookalike and take pictures of any side."""
-
-# Random weights are nobody's; what they become is for the user to say.
-_NO_LICENCE = "NOASSERTION"
-_SMALL_PICTURES = Preprocess(
-    input_px=small.INPUT_PX,
-    resize_px=small.INPUT_PX,
-    resize_rule="short-side",
-    resample="bilinear",
-    channel_order="RGB",
-    mean=(127.5, 127.5, 127.5),
-    scale=1 / 64,
-)
-# Learning from nothing takes more passes, a larger rate and more varied pictures.
-_SMALL_RECIPE = {
-    "epochs": 18,
-    "batch": 128,
-    "optimiser": "sgd",
-    "rate": 0.1,
-    "weight_decay": 5e-4,
-    "smoothing": 0.1,
-    "patience": 18,
-    "augmentation": {"least_area": 1.0, "most_stretch": 1.0, "shift": 1 / 8, "erase": 1 / 4},
-}
 
 
 @dataclass(frozen=True)
@@ -63,8 +35,6 @@ class Base:
         licence: SPDX expression of its weights' licence.
         bundle: The bundle that it is of, or None; `with_bundle` makes one.
         learned: Whether it has learned anything yet: on random weights only `--finetune` helps.
-        recipe: Settings of `FinetuneRecipe` that suit it better than their defaults; those of
-            its augmentation are a mapping.
     """
 
     name: str
@@ -74,7 +44,6 @@ class Base:
     licence: str
     bundle: Bundle | None = None
     learned: bool = True
-    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dims(self) -> int:
@@ -122,17 +91,14 @@ class Base:
         )
 
 
-def open_base(
-    name: str, *, input_px: int | None, find: Callable[[str], Bundle], seed: int = 0
-) -> Base:
+def open_base(name: str, *, input_px: int | None, find: Callable[[str], Bundle]) -> Base:
     """Find a base by its name.
 
     Args:
-        name: One of `OWN`, or a bundle, whose latent layer is left away.
+        name: One of `PRETRAINED`, or a bundle, whose latent layer is left away.
         input_px: Side of the network's input; None for the one that it was trained with. A
             network whose features are means over the picture leaves the choice.
         find: Loads a bundle by name or directory; it may be one without codes.
-        seed: Fixes the weights where they are random.
 
     Raises:
         OptionError: `input_px` does not fit.
@@ -141,8 +107,6 @@ def open_base(
     """
     if name in PRETRAINED:
         return _pretrained(name, input_px)
-    if name == SMALL:
-        return _of_side(_small(seed), input_px)
     return _of_side(_of_bundle(name, find), input_px)
 
 
@@ -174,7 +138,7 @@ def refuse_side(base: Base, input_px: int | None) -> None:
     if input_px not in (None, base.preprocess.input_px):
         raise OptionError(
             f"the network of {base.name} takes {base.preprocess.input_px} pixels; leave "
-            f"--input-px out, or choose one of the bases {', '.join(OWN)}"
+            f"--input-px out, or choose one of the bases {', '.join(PRETRAINED)}"
         )
 
 
@@ -188,24 +152,12 @@ def _pretrained(name: str, input_px: int | None) -> Base:
     return Base(name, graph, pictures, "cosine", weights.licence)
 
 
-def _small(seed: int) -> Base:
-    return Base(
-        name=SMALL,
-        graph=small.build_small(seed=seed),
-        preprocess=_SMALL_PICTURES,
-        metric="cosine",
-        licence=_NO_LICENCE,
-        learned=False,
-        recipe=_SMALL_RECIPE,
-    )
-
-
 def _of_bundle(name: str, find: Callable[[str], Bundle]) -> Base:
     try:
         bundle = find(name)
     except BundleError as error:
         if Path(name).is_dir():
             raise
-        raise BundleError(f"{error}; other bases are {', '.join(OWN)}") from error
+        raise BundleError(f"{error}; other bases are {', '.join(PRETRAINED)}") from error
     graph = features_of(onnx.load(bundle.network), bundle.feature_name)
     return Base(name, graph, bundle.preprocess, bundle.metric, bundle.licence, bundle)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import torch
@@ -40,10 +40,9 @@ class FinetuneRecipe:
     Attributes:
         epochs: Passes over the images, at most.
         batch: Images per step.
-        optimiser: `adamw` (Loshchilov and Hutter, ICLR 2019), or `sgd`, with Nesterov's momentum.
-        rate: Its highest learning rate, which rises over the first fifth of the steps and falls
-            to nothing (one-cycle).
-        weight_decay: Its weight decay.
+        rate: Highest learning rate of AdamW; it rises over the first fifth of the steps and
+            falls to nothing (one-cycle).
+        weight_decay: Of AdamW (Loshchilov and Hutter, ICLR 2019).
         smoothing: Share of the target that goes to the other classes.
         feature_share: Weight of the loss of the class layer on the features.
         patience: Epochs without a better validation accuracy after which training stops.
@@ -53,7 +52,6 @@ class FinetuneRecipe:
 
     epochs: int = 6
     batch: int = 64
-    optimiser: Literal["adamw", "sgd"] = "adamw"
     rate: float = 8e-4
     weight_decay: float = 0.02
     smoothing: float = 0.05
@@ -144,14 +142,6 @@ class _Network(torch.nn.Module):
         return feature
 
 
-def _optimiser(network: torch.nn.Module, recipe: FinetuneRecipe) -> torch.optim.Optimizer:
-    told: dict[str, Any] = {"lr": recipe.rate, "weight_decay": recipe.weight_decay}
-    if recipe.optimiser == "sgd":
-        # The one-cycle schedule moves the momentum, from 0.95 down to 0.85 and back.
-        return torch.optim.SGD(network.parameters(), momentum=0.95, nesterov=True, **told)
-    return torch.optim.AdamW(network.parameters(), **told)
-
-
 def _is_fast_in_bfloat16(device: torch.device) -> bool:
     """Tell whether a device computes in bfloat16, and does not only imitate it."""
     if device.type == "cuda":
@@ -183,7 +173,9 @@ class _Run:
         # Channels last: twice as fast on a CPU, and what tensor cores want.
         self._network: Any = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._steps = len(corpus.paths) // recipe.batch
-        self._optimiser = _optimiser(self._network, recipe)
+        self._optimiser = torch.optim.AdamW(
+            self._network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
+        )
         # At a fifth of five steps OneCycleLR would divide by nothing.
         total = max(6, self._steps * recipe.epochs)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -124,12 +124,9 @@ class Stage:
         Args:
             device: `cpu` or `cuda`.
         """
-        from models.training.augment import Augmentation
         from models.training.finetune import FinetuneRecipe, finetune
 
-        told = {**self.base.recipe, **self.options.recipe}
-        augmentation = Augmentation(**told.pop("augmentation", {}))
-        recipe = FinetuneRecipe(**told, augmentation=augmentation)
+        recipe = FinetuneRecipe(**self.options.recipe)
         pictures = self.base.preprocess
         corpus, skipped = readable(self.corpus, min_side_px=pictures.min_side_px)
         _several_classes(corpus)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from models.caffe.topologies import TOPOLOGIES
-from models.training.bases import OWN, Base, open_base, refuse_side
+from models.training.bases import PRETRAINED, Base, open_base, refuse_side
 from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
 from models.training.options import DEVICES, MAX_BITS, MIN_BITS, Options
 from models.training.train import Trained, train
@@ -45,7 +45,7 @@ _TOLD = 3
 @click.option(
     "--base",
     required=True,
-    help=f"What to start from: {', '.join((*OWN, *TOPOLOGIES))}, a bundle by name or "
+    help=f"What to start from: {', '.join((*PRETRAINED, *TOPOLOGIES))}, a bundle by name or "
     "directory, or a .caffemodel.",
 )
 @click.option("--prototxt", type=_FILE, help="With a .caffemodel: its network, of any format.")
@@ -94,7 +94,7 @@ _TOLD = 3
     "--input-px",
     type=click.IntRange(min=32, max=1024),
     help="Side of the network's input, where its features are means over the picture, as those of "
-    f"{', '.join(OWN)} are.",
+    f"{', '.join(PRETRAINED)} are.",
 )
 @click.option(
     "--device",
@@ -154,7 +154,7 @@ def _base(
         found = open_topology(name, seed=seed)
     else:
         find = partial(find_bundle, settings, needs_code=False)
-        return open_base(name, input_px=input_px, find=find, seed=seed)
+        return open_base(name, input_px=input_px, find=find)
     refuse_side(found, input_px)
     return found
 

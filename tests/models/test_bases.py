@@ -13,7 +13,6 @@ from models.engines import open_engine
 from models.errors import BundleError, OptionError, TrainingError, WeightsError
 from models.training.bases import Base, open_base
 from models.training.caffe_bases import CaffeFiles, open_caffemodel, open_topology
-from models.training.options import Options, check
 from tests.models.conftest import SIDE_PX, MakeBundle
 
 
@@ -119,46 +118,3 @@ def test_a_topology_begins_with_random_weights_that_follow_the_seed(
     assert (base.dims, base.preprocess.input_px, base.preprocess.resize_px) == (24, 227, 256)
     assert not base.learned
     assert base.graph == same.graph != other.graph
-
-
-def test_the_network_for_small_pictures_follows_the_seed_and_takes_any_side(
-    tmp_path: Path,
-) -> None:
-    base, same, other = (
-        open_base("small", input_px=None, find=never, seed=seed) for seed in (1, 1, 2)
-    )
-    assert (base.dims, base.preprocess.input_px, base.preprocess.resize_px) == (512, 32, 32)
-    assert base.graph == same.graph != other.graph
-    assert features(base, tmp_path / "base").shape == (3, 512)
-    larger = open_base("small", input_px=49, find=never)
-    assert (larger.preprocess.input_px, larger.preprocess.resize_px) == (49, 49)
-    assert features(larger, tmp_path / "larger").shape == (3, 512)
-
-
-def test_the_network_for_small_pictures_comes_with_a_recipe_that_others_do_without() -> None:
-    finetuning = pytest.importorskip("models.training.finetune")
-    augment = pytest.importorskip("models.training.augment")
-    told = dict(open_base("small", input_px=None, find=never).recipe)
-    augmentation = augment.Augmentation(**told.pop("augmentation"))
-    recipe = finetuning.FinetuneRecipe(**told, augmentation=augmentation)
-    assert (recipe.optimiser, recipe.epochs, recipe.batch) == ("sgd", 18, 128)
-    assert (augmentation.shift, augmentation.erase, augmentation.mirror) == (1 / 8, 1 / 4, True)
-    assert not open_base("lite0-imagenet", input_px=32, find=never).recipe
-
-
-def test_random_features_are_no_base_for_a_code_alone(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    base = open_base("small", input_px=None, find=never)
-    options = Options(
-        data=tmp_path,
-        validation=None,
-        bits=12,
-        name="mine",
-        licence=None,
-        finetune=False,
-        device="cpu",
-        recipe={},
-    )
-    with pytest.raises(TrainingError, match=r"weights of small are random, .*; add --finetune"):
-        check(base, options)
-    assert check(base, dataclasses.replace(options, finetune=True)) == "cpu"

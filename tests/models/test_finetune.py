@@ -126,13 +126,6 @@ def test_colours_are_told_apart_and_the_graph_gives_features_and_bits(
     assert ((latent > 0) & (latent < 1)).all()
 
 
-def test_gradients_with_momentum_learn_too(
-    graph: onnx.ModelProto, corpus: Corpus, tmp_path: Path
-) -> None:
-    done = learn(graph, corpus, tmp_path / "work", optimiser="sgd")
-    assert done.history[-1]["loss"] < done.history[0]["loss"]
-
-
 @pytest.mark.parametrize(
     ("capabilities", "fast"),
     [({"avx512_bf16": True}, True), ({"avx2": True}, False), (None, False)],

@@ -250,16 +250,6 @@ def test_random_weights_must_be_trained_whole(train: Train, base: Base) -> None:
         train(base=dataclasses.replace(base, learned=False))
 
 
-def test_what_is_told_wins_over_the_base_s_recipe(
-    train: Train, base: Base, tmp_path: Path
-) -> None:
-    suits = {"epochs": 5, "batch": 9, "optimiser": "sgd", "augmentation": {"shift": 0.25}}
-    train(base=dataclasses.replace(base, recipe=suits), finetune=True, recipe={"epochs": 1})
-    log = json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]
-    assert (log["epochs"], log["batch"], log["optimiser"]) == (1, 9, "sgd")
-    assert (log["augmentation"]["shift"], log["augmentation"]["least_area"]) == (0.25, 0.7)
-
-
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_a_code_weight_must_be_a_number(train: Train, weight: float) -> None:
     with pytest.raises(OptionError, match=r"number of at least 0, .*; change --code-weight"):
