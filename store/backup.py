@@ -310,7 +310,9 @@ def _insist_on_ours(folder: Path) -> None:
         return
     strange = {path.name for path in folder.iterdir()} - _OURS
     if strange:
-        raise NotAStore(f"{folder} holds {min(strange)} and no backup; take an empty folder")
+        raise NotAStore(
+            f"{folder} holds other things ({min(strange)}) and no backup; take an empty folder"
+        )
 
 
 @contextmanager

@@ -65,7 +65,10 @@ def reading(path: Path) -> Iterator[_ParquetReader]:
         with pq.ParquetFile(path) as file:
             yield _ParquetReader(path, file)
     except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise TransferError(f"{path} cannot be read: {error}") from error
+        raise TransferError(
+            f"{path} cannot be read: {str(error).rstrip('.')}; copy it here once more, or export "
+            "it again"
+        ) from error
 
 
 class _ParquetWriter:

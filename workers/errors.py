@@ -67,3 +67,24 @@ class Failed(WorkerError):
     """The input could not be had or processed this time, through no fault of its own."""
 
     code = "failed"
+
+
+def what_and_remedy(error: Exception) -> tuple[str, str]:
+    """Split what an error of the store or of a network says, as sentences.
+
+    They say what is wrong and, after the last semicolon, what to do about it; those that quote
+    somebody else may leave that out.
+
+    Returns:
+        What is wrong, and the remedy, which may be empty. The first letter of all stays: it may
+        be that of a path.
+    """
+    what, _, remedy = str(error).rpartition("; ")
+    if not what:
+        return sentence(remedy), ""
+    return sentence(what), sentence(remedy[:1].upper() + remedy[1:])
+
+
+def sentence(text: str) -> str:
+    """End a message like a sentence."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."

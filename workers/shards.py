@@ -31,7 +31,7 @@ from store import (
     StoreSpec,
     StoreVersionError,
 )
-from workers.errors import InvalidRequest, SettingsError, Unavailable
+from workers.errors import InvalidRequest, SettingsError, Unavailable, what_and_remedy
 
 _ROW = re.compile(r"[0-9]{0,18}", re.ASCII)  # fits into 64 bits
 
@@ -251,10 +251,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (StoreMismatch, StoreVersionError) as error:
-        raise Misfit(f"{str(error).rstrip('.')}.", code="store") from error
+        what, remedy = what_and_remedy(error)
+        raise Misfit(what, remedy=remedy, code="store") from error
     except StoreError as error:
-        # The store's own errors end with the remedy.
-        raise Unavailable(f"{str(error).rstrip('.')}.", code="store") from error
+        what, remedy = what_and_remedy(error)
+        raise Unavailable(what, remedy=remedy, code="store") from error
 
 
 def _joined(cursors: Sequence[int | None]) -> str:

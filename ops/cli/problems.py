@@ -18,6 +18,8 @@ from workers.errors import (
     SettingsError,
     Unavailable,
     WorkerError,
+    sentence,
+    what_and_remedy,
 )
 from workers.records import Problem
 
@@ -67,15 +69,15 @@ def problem_of(error: Exception) -> Problem:
             return Problem.of(error)
         case click.UsageError():
             help_of = f"{error.ctx.command_path} --help" if error.ctx else "lookalike --help"
-            return Problem("usage", _ended(error.format_message()), f"Try `{help_of}`.")
+            return Problem("usage", sentence(error.format_message()), f"Try `{help_of}`.")
         case click.ClickException():
-            return Problem("usage", _ended(error.format_message()))
+            return Problem("usage", sentence(error.format_message()))
         case click.Abort():
             return Problem("interrupted", "Interrupted.")
         case OptionError():
-            return Problem("usage", _ended(str(error)))
+            return Problem("usage", *what_and_remedy(error))
         case StoreError() | ModelError() | OpsError():
-            return Problem(_snake(type(error).__name__), _ended(str(error)))
+            return Problem(_snake(type(error).__name__), *what_and_remedy(error))
     return Problem(
         "defect",
         f"lookalike met a defect of its own: {type(error).__name__}: {error}",
@@ -84,9 +86,5 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-def _ended(text: str) -> str:
-    """End a message like a sentence. Its first letter stays: it may be that of a path."""
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    """Return `NotAStore` as `not_a_store`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

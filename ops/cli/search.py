@@ -164,10 +164,11 @@ def _told(report: dict[str, Any] | None) -> list[str]:
         reach = "nothing was missed"
     else:
         reach = f"nothing missed up to {report['radius']} differing bits"
-    buckets = counted(report["buckets"], "bucket")
+    # Few images of a label are compared without any look into buckets.
+    place = f" in {counted(report['buckets'], 'bucket')}" if report["buckets"] else ""
     how = (
         f"{report['timings_ms']['total']:.0f} ms; {report['reranked']:,} of "
-        f"{counted(report['candidates'], 'candidate')} in {buckets} were compared; {reach}."
+        f"{counted(report['candidates'], 'candidate')}{place} were compared; {reach}."
     )
     lines = [how]
     if report["groups_answered"] < report["groups_asked"]:

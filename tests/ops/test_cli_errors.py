@@ -11,7 +11,7 @@ from ops.cli.exits import Exit
 from ops.cli.group import Cli, LazyCommand
 from ops.cli.options import Command
 from ops.errors import ServiceFailedError
-from store.errors import StoreMismatch
+from store.errors import NotAStore, StoreMismatch
 from tests.ops.conftest import kept_logging, objects
 from workers.errors import (
     Conflict,
@@ -85,6 +85,17 @@ def test_errors_of_other_rooms_become_sentences_with_a_code() -> None:
     (told,) = objects(fail(StoreMismatch("the store is old: ingest again"), "--json"))
     assert told["error"]["code"] == "store_mismatch"
     assert told["error"]["message"] == "the store is old: ingest again."
+
+
+def test_a_remedy_after_a_semicolon_is_told_apart() -> None:
+    error = NotAStore("/data (old; empty) holds no store; take another path")
+    assert fail(error).stderr == "Error: /data (old; empty) holds no store. Take another path.\n"
+    (told,) = objects(fail(error, "--json"))
+    assert told["error"] == {
+        "code": "not_a_store",
+        "message": "/data (old; empty) holds no store.",
+        "remedy": "Take another path.",
+    }
 
 
 @pytest.mark.parametrize(

@@ -113,18 +113,18 @@ def test_sources_that_do_not_go_together_are_refused(
         ("--mean", "absent.npy", "--mean absent.npy is neither a file nor numbers"),
         ("--std", "0", "--std 0 is not one or three positive finite numbers"),
         ("--std", "inf", "--std inf is not one or three positive finite numbers"),
-        ("--std", "1,2,3", "give --scale in place of --std"),
+        ("--std", "1,2,3", "Give --scale in place of --std"),
         *(
             ("--scale", value, f"Invalid value for '--scale': {value} is not a positive finite")
             for value in ("0", "-1", "nan", "inf", "1e99", "1e-60")
         ),
         ("--scale", "wide", "'--scale': 'wide' is not a valid float"),
-        ("--resize", "10", "choose a larger --resize"),
+        ("--resize", "10", "Choose a larger --resize"),
         ("--crop", "99", "leave --crop out"),
         ("--name", "Bad Name", "the name is 'Bad Name'"),
-        ("--name", "lite0-128", "choose another name"),
-        ("--feature", "fc9", "has no layer or blob 'fc9'; did you mean"),
-        ("--code", "fc9", "has no layer or blob 'fc9'; did you mean"),
+        ("--name", "lite0-128", "Choose another name"),
+        ("--feature", "fc9", "has no layer or blob 'fc9'. Did you mean"),
+        ("--code", "fc9", "has no layer or blob 'fc9'. Did you mean"),
         ("--prototxt", "absent", "'absent' does not exist"),
         ("--weights", "absent", "'absent' does not exist"),
         ("--onnx", "absent", "'absent' does not exist"),
@@ -184,7 +184,7 @@ def test_a_topology_says_where_it_cannot_be_written(run: Run, tmp_path: Path) ->
     (tmp_path / "file").touch()
     result = run("model", "topology", "caffenet", "--out", tmp_path / "file" / "net")
     assert result.exit_code == Exit.UNAVAILABLE
-    assert "choose another --out" in result.stderr
+    assert "Choose another --out" in result.stderr
 
 
 def test_a_topology_overwrites_nothing(run: Run, tmp_path: Path) -> None:
@@ -192,6 +192,6 @@ def test_a_topology_overwrites_nothing(run: Run, tmp_path: Path) -> None:
     kept.write_text("mine")
     result = run("model", "topology", "caffenet", "--out", tmp_path)
     assert result.exit_code == Exit.UNAVAILABLE
-    assert "is there already; delete it, or choose another --out" in result.stderr
+    assert "is there already. Delete it, or choose another --out" in result.stderr
     assert list(tmp_path.iterdir()) == [kept]
     assert kept.read_text() == "mine"

@@ -51,7 +51,8 @@ def test_a_bundle_that_is_there_is_not_written_over(
     result = run("model", "quantise", *args, "--json")
     assert result.exit_code == Exit.UNAVAILABLE
     error = json.loads(result.stdout)["error"]
-    assert f"{tmp_path} exists; delete it, or choose another place" in error["message"]
+    assert error["message"] == f"{tmp_path} exists."
+    assert error["remedy"] == "Delete it, or choose another place."
 
 
 def test_a_folder_without_images_is_refused(run: Run, tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_images_that_cannot_be_read_are_told_of(run: Run, tmp_path: Path) -> Non
     result = run("model", "quantise", *args)
     assert result.exit_code == Exit.UNAVAILABLE
     assert "left out: " in result.stderr
-    assert "None of the images can be used; name another folder" in result.stderr
+    assert "None of the images can be used. Name another folder" in result.stderr
 
 
 def test_without_json_the_result_is_lines_for_people(

@@ -35,7 +35,7 @@ def test_a_collection_is_replaced_with_force_only(
     run("store", *args)
     refused = run("store", *args)
     assert refused.exit_code == Exit.UNAVAILABLE
-    assert "--force" in objects(refused)[0]["error"]["message"]
+    assert "--force" in objects(refused)[0]["error"]["remedy"]
     (restored,) = objects(run("store", *args, "--force"))
     assert restored["images"] == 6
 
