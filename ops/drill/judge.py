@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ALL = 10**6
-_HALF_STEP = 0.5 / 127
+_HALF_STEP = 0.5 / 127 + 2**-22
+"""Of a feature's largest value, and what float32 adds to it when it is multiplied out."""
+
 _NEAR = 1e-3
 """Distances of an exact feature may differ by this share from what is computed here."""
 
@@ -170,7 +172,7 @@ def _vectors(shard: Shard, world: World, numbers: Sequence[int]) -> NDArray[np.f
         if found is None:
             raise Violation(f"image {number} has a record and no vectors")
         known = world.features[number]
-        step = np.abs(known).max() * _HALF_STEP * (1 + 1e-5)
+        step = np.abs(known).max() * _HALF_STEP
         if not np.array_equal(found[0], world.codes[number]):
             raise Violation(f"the code of {number} is {found[0]}, not {world.codes[number]}")
         if not (np.abs(found[1] - known) <= step).all():
