@@ -114,7 +114,7 @@ def test_a_file_of_something_else_is_refused(run: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", features=np.zeros((30, 4), np.float32), codes=np.zeros(30))
     result = run("bench", "search", "--features", tmp_path / "other.npz", "--json")
     assert result.exit_code != Exit.DONE
-    assert "give the length of its codes" in json.loads(result.stdout)["error"]["message"]
+    assert "Give the length of its codes" in json.loads(result.stdout)["error"]["remedy"]
 
 
 def test_without_json_figures_are_a_table(run: Run) -> None:
