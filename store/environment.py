@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 from contextlib import contextmanager, suppress
@@ -222,21 +223,40 @@ def _try_to_open(folder: Path, map_bytes: int) -> lmdb.Environment:
       variable LMDB_DEFAULT_LIB_VERSION says.
     """
     header = datafile.inspect(folder)
-    _make_room_for_locks(folder / LOCK_FILE)
-    env = lmdb.open(
-        os.fspath(folder),
-        map_size=max(map_bytes, header.map_bytes if header else 0),
-        max_dbs=TABLE_COUNT,
-        max_readers=READERS,
-        readahead=False,
-        create=False,
-        lib_version=0,
-    )
+    with _one_at_a_time(folder):
+        _make_room_for_locks(folder / LOCK_FILE)
+        env = lmdb.open(
+            os.fspath(folder),
+            map_size=max(map_bytes, header.map_bytes if header else 0),
+            max_dbs=TABLE_COUNT,
+            max_readers=READERS,
+            readahead=False,
+            create=False,
+            lib_version=0,
+        )
     # Slots of readers that were killed would keep old pages from being used again.
     env.reader_check()
     if header is None:
         _flush_folder(folder)
     return env
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let processes open a store one after another.
+
+    The first one fills the lock file anew. Were it killed half-way, LMDB would let those who wait
+    for it go on with what it left: a count of transactions that begins at 0 again, so that their
+    next write takes the place of the last commit. Here they begin where it began.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+        # Closing alone would leave it to whoever was forked off meanwhile.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def _make_room_for_locks(path: Path) -> None:

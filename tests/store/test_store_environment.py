@@ -1,6 +1,7 @@
 """Map growth, threads, and what a bad disk, folder or file gets."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -412,3 +413,16 @@ def test_every_error_of_a_store_is_a_store_error():
     for error in (NotAStore, StoreDamaged, StoreFull, StoreMismatch, StoreReadOnly):
         assert issubclass(error, StoreError)
     assert resource.RLIM_INFINITY == -1
+
+
+def test_a_store_is_opened_by_one_process_after_another(tmp_path):
+    fill(tmp_path)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as whoever fills the lock file anew
+    with ThreadPoolExecutor(1) as threads:
+        opening = threads.submit(Shard.open, tmp_path, make_spec())
+        with pytest.raises(TimeoutError):
+            opening.result(timeout=0.2)
+        os.close(descriptor)  # as when it is killed
+        opening.result(timeout=60).close()
+    Shard.open(tmp_path, make_spec()).close()
