@@ -253,9 +253,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
         # Closing alone would leave it to whoever was forked off meanwhile.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
         os.close(descriptor)
 
 

@@ -154,10 +154,13 @@ class Mirror:
             return None
         return nearest(_pieces(state, keys), code, wanted)
 
-    def fill(self, store: Snapshot) -> None:
-        """Have the mirror made, and wait for it; nothing where the store is too large for one."""
+    def begin(self, store: Snapshot) -> None:
+        """Have the mirror made; nothing where the store is too large for one."""
         self._asked = max(self._asked, _WORTH_ASKING)
         self._at(store)
+
+    def wait(self) -> None:
+        """Wait until it is made; never within a read, for which whoever makes it may wait."""
         if self._making is not None:
             self._making.join()
 

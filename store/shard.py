@@ -279,7 +279,8 @@ class Shard(Upkeep):
 
     def warm_up(self) -> None:
         """Read the codes into memory and wait for it; searches have it done in the background."""
-        self._read(lambda store: self._cache.mirror.fill(store))
+        self._read(self._cache.mirror.begin)
+        self._cache.mirror.wait()
 
     def stats(self) -> ShardStats:
         """Return figures about the shard."""
