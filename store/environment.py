@@ -92,9 +92,9 @@ class Environment:
     def write(self, work: Callable[[Txn], T]) -> T:
         """Call `work` with a write transaction, and commit it.
 
-        When this returns, the commit is on the disk. One process writes at a time and the
-        others wait. When the map is full it is grown and `work` is called again, so `work`
-        must change nothing but the store.
+        When this returns, the commit is on the disk. One thread of all processes writes at a
+        time and the others wait. When the map is full it is grown and `work` is called again, so
+        `work` must change nothing but the store.
 
         Raises:
             StoreFull: No room on the disk or in the address space; nothing was stored.
@@ -104,7 +104,7 @@ class Environment:
                 seen_bytes = env.info()["map_size"]
                 full = False
                 try:
-                    with env.begin(write=True) as txn:
+                    with _one_at_a_time(self._folder), env.begin(write=True) as txn:
                         return work(txn)
                 except lmdb.MapFullError:
                     full = True
@@ -243,11 +243,17 @@ def _try_to_open(folder: Path, map_bytes: int) -> lmdb.Environment:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let processes open a store one after another.
+    """Let threads and processes open a store, and write, one after another.
 
-    The first one fills the lock file anew. Were it killed half-way, LMDB would let those who wait
-    for it go on with what it left: a count of transactions that begins at 0 again, so that their
-    next write takes the place of the last commit. Here they begin where it began.
+    LMDB has locks of its own for both, and processes that are killed while they wait for one:
+
+    - The first that opens a store fills the lock file anew. Were it killed half-way, those who
+      wait for it would go on with what it left: a count of transactions that begins at 0 again,
+      so that their next write takes the place of the last commit.
+    - Where one that waits to write was woken and is killed before it runs, a third that came in
+      between does not know of those who still sleep, and never wakes them.
+
+    The kernel takes this lock back from whoever dies and gives it to the next.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

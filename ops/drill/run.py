@@ -60,6 +60,7 @@ def drill_all(
     """
     shrink()
     gc.freeze()
+    tqdm.monitor_interval = 0  # a process that forks has no other threads
     place = Path(tempfile.mkdtemp(prefix="lookalike-drill-", dir=folder or _memory()))
     traced = tracing.allowed()
     if not traced:

@@ -426,3 +426,16 @@ def test_a_store_is_opened_by_one_process_after_another(tmp_path):
         os.close(descriptor)  # as when it is killed
         opening.result(timeout=60).close()
     Shard.open(tmp_path, make_spec()).close()
+
+
+def test_writers_wait_in_the_kernel_which_forgets_those_that_are_killed(tmp_path):
+    fill(tmp_path)
+    with Shard.open(tmp_path, make_spec()) as shard, ThreadPoolExecutor(1) as threads:
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # as another process that writes
+        writing = threads.submit(shard.delete, [make_id(1)])
+        with pytest.raises(TimeoutError):
+            writing.result(timeout=0.2)
+        assert shard.count() == 200, "a reader waits for nobody"
+        os.close(descriptor)  # as when it is killed
+        assert writing.result(timeout=60) == [True]
