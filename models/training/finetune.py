@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch.nn import functional
@@ -27,6 +28,7 @@ from models.training.augment import Augmentation, Batches, Examples
 from models.training.checkpoint import Checkpoint
 from models.training.losses import descend
 from models.training.memory import keep_freed_memory
+from models.training.mixing import cut_and_mix
 from models.training.trainable import Trainable
 
 _MOST_WORKERS = 8
@@ -45,6 +47,7 @@ class FinetuneRecipe:
         weight_decay: Of AdamW (Loshchilov and Hutter, ICLR 2019).
         smoothing: Share of the target that goes to the other classes.
         feature_share: Weight of the loss of the class layer on the features.
+        cutmix: Share of the steps that learn from pictures pasted into each other.
         patience: Epochs without a better validation accuracy after which training stops.
         seed: Fixes the first weights of the new layers, the order and the augmentation.
         augmentation: How examples differ from their pictures.
@@ -56,6 +59,7 @@ class FinetuneRecipe:
     weight_decay: float = 0.02
     smoothing: float = 0.05
     feature_share: float = 0.5
+    cutmix: float = 0.0
     patience: int = 3
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -256,24 +260,29 @@ class _Run:
         self._save()
 
     def _learn(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        # Dropout draws from this generator; a resumed run draws the same.
-        torch.manual_seed(self._recipe.seed + 1 + self._epoch * self._steps + self._step)
+        recipe = self._recipe
+        # A resumed run draws the same, here and where there is dropout.
+        torch.manual_seed(recipe.seed + 1 + self._epoch * self._steps + self._step)
+        rng = np.random.default_rng([recipe.seed, self._epoch, self._step])
+        targets = functional.one_hot(labels, len(self._corpus.classes)).float()
+        if rng.random() < recipe.cutmix:
+            images, targets = cut_and_mix(images, targets, rng)
         self._loss_sum += descend(
             self._optimiser,
-            self._loss(images, labels),
+            self._loss(images, targets),
             when=f"epoch {self._epoch + 1}, step {self._step + 1}",
-            rate=self._recipe.rate,
+            rate=recipe.rate,
         )
         self._schedule.step()
         self._step += 1
 
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         recipe = self._recipe
         with self._precision():
             by_code, by_feature = self._network(images)
-            loss = functional.cross_entropy(by_code, labels, label_smoothing=recipe.smoothing)
+            loss = functional.cross_entropy(by_code, targets, label_smoothing=recipe.smoothing)
             loss += recipe.feature_share * functional.cross_entropy(
-                by_feature, labels, label_smoothing=recipe.smoothing
+                by_feature, targets, label_smoothing=recipe.smoothing
             )
         return loss
 

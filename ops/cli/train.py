@@ -25,7 +25,8 @@ _CORPUS = click.Path(path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _WEIGHT = Finite(min=0)
 _FROZEN_ONLY = ("similarity", "balance", "quantisation")
-_RECIPE = ("epochs", "batch", "rate", "patience", "seed", *_FROZEN_ONLY)
+_FINETUNE_ONLY = ("cutmix",)
+_RECIPE = ("epochs", "batch", "rate", "patience", "seed", *_FROZEN_ONLY, *_FINETUNE_ONLY)
 _TOLD = 3
 
 
@@ -88,6 +89,11 @@ _TOLD = 3
 @click.option("--balance", type=_WEIGHT, help="Weight of the loss that evens the bits out.")
 @click.option(
     "--quantisation", type=_WEIGHT, help="Weight of the loss that keeps values off the threshold."
+)
+@click.option(
+    "--cutmix",
+    type=Finite(min=0, max=1),
+    help="Share of the steps of --finetune that learn from pictures pasted into each other.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="For every draw; 0 by default.")
 @click.option(
@@ -162,9 +168,11 @@ def _base(
 def _options(name: str, told: dict[str, Any]) -> Options:
     given = {key: told.pop(key) for key in _RECIPE}
     recipe = {key: value for key, value in given.items() if value is not None}
-    if told["finetune"] and (wrong := recipe.keys() & {*_FROZEN_ONLY}):
+    finetune = told["finetune"]
+    if wrong := recipe.keys() & {*(_FROZEN_ONLY if finetune else _FINETUNE_ONLY)}:
         names = ", ".join(f"--{each}" for each in sorted(wrong))
-        raise click.UsageError(f"{names} cannot be set with --finetune; leave it out.")
+        where = "with" if finetune else "without"
+        raise click.UsageError(f"{names} cannot be set {where} --finetune; leave it out.")
     return Options(name=name, recipe=recipe, **told)
 
 

@@ -140,10 +140,36 @@ def test_precision_is_mixed_where_a_processor_computes_in_bfloat16(
     assert finetuning._is_fast_in_bfloat16(torch.device("cpu")) is fast
 
 
-def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+def test_as_many_steps_as_told_learn_from_mixed_pictures(
     graph: onnx.ModelProto, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = learn(graph, corpus, tmp_path / "whole")
+    mixed = []
+
+    def counted(images: Any, targets: Any, rng: np.random.Generator) -> Any:
+        mixed.append(len(images))
+        return images, targets
+
+    monkeypatch.setattr(finetuning, "cut_and_mix", counted)
+    plain = learn(graph, corpus, tmp_path / "none")
+    assert mixed == []
+    learn(graph, corpus, tmp_path / "all", cutmix=1.0)
+    assert mixed == [8] * 36
+    mixed.clear()
+    some = learn(graph, corpus, tmp_path / "some", cutmix=0.5)
+    assert 8 < len(mixed) < 28
+    # What is drawn for the mixing changes nothing else.
+    assert some.history == plain.history
+
+
+@pytest.mark.parametrize("cutmix", [0.0, 0.5])
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
+    graph: onnx.ModelProto,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cutmix: float,
+) -> None:
+    whole = learn(graph, corpus, tmp_path / "whole", cutmix=cutmix)
     monkeypatch.setattr(finetuning, "_CHECKPOINT_S", 0.0)
     learned, steps = finetuning._Run._learn, 0
 
@@ -156,9 +182,9 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
 
     monkeypatch.setattr(finetuning._Run, "_learn", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        learn(graph, corpus, tmp_path / "cut")
+        learn(graph, corpus, tmp_path / "cut", cutmix=cutmix)
     monkeypatch.setattr(finetuning._Run, "_learn", learned)
-    resumed = learn(graph, corpus, tmp_path / "cut")
+    resumed = learn(graph, corpus, tmp_path / "cut", cutmix=cutmix)
     assert resumed.history == whole.history
     assert resumed.graph.SerializeToString() == whole.graph.SerializeToString()
 

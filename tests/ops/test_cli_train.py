@@ -107,6 +107,8 @@ def test_what_was_killed_goes_on_and_gives_the_same_bundle(
         (("--base", "w.caffemodel"), Exit.USAGE, "give its --prototxt too"),
         (("--rate", "1e38"), Exit.FAILED, "the loss is not a number"),
         (("--finetune", "--balance", 1), Exit.USAGE, "--balance cannot be set with --finetune"),
+        (("--cutmix", 0.5), Exit.USAGE, "--cutmix cannot be set without --finetune"),
+        (("--finetune", "--cutmix", 1.5), Exit.USAGE, "1.5 is not in the range 0<=x<=1"),
         (("--name", "A B"), Exit.USAGE, "Give another --name"),
         (("--name", "lite0-128"), Exit.USAGE, "comes with lookalike. Give another --name"),
         (("--code-weight", "nan"), Exit.USAGE, "'--code-weight': nan is not a finite number"),
