@@ -79,7 +79,10 @@ def _told(report: RecallReport, sample: int) -> Iterator[str]:
     yield f"{images}, {queries}{short}, {counted(report.k, 'hit')} each"
     yield ""
     yield "effort  candidates  recall   worst       p50       p99"
-    yield from (_line(each) for each in report.efforts)
+    telling = _telling(report)
+    yield from (_line(each) for each in telling)
+    if len(telling) < len(report.efforts):
+        yield f"From effort {telling[-1].effort} on every image is compared."
     yield ""
     yield from (_buckets(each) for each in report.shards)
     yield ""
@@ -93,6 +96,13 @@ def _told(report: RecallReport, sample: int) -> Iterator[str]:
 
 def _cut_short(report: RecallReport, sample: int) -> bool:
     return report.queries < min(sample, report.images)
+
+
+def _telling(report: RecallReport) -> list[AtEffort]:
+    """Return the efforts up to the first that compares every image: those after it are equal."""
+    fullest = max(each.images for each in report.shards)
+    partial = [each for each in report.efforts if (each.candidates or fullest) < fullest]
+    return [*partial, report.efforts[len(partial)]]
 
 
 def _line(each: AtEffort) -> str:

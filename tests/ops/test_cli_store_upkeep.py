@@ -124,6 +124,9 @@ def test_recall_compares_every_effort_with_the_exhaustive_search(
     text = run(*args).stdout
     assert "120 images, 15 queries, 5 hits each" in text
     assert "Effort 1 is the smallest with a recall of 0.95; the default is 4." in text
+    # A line for each of the ten would say the same ten times.
+    assert text.count(" ms\n") == 1
+    assert "From effort 1 on every image is compared." in text
 
 
 def test_recall_counts_what_is_found_of_what_there_is(
