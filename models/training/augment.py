@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
@@ -120,3 +121,22 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return iter(self._batches)
+
+
+def normalised(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
+    """Do what `Preprocess.normalise` does on the device where the pixels are.
+
+    Bytes are a quarter of what floats are to send there, and lie as channels last already.
+
+    Args:
+        pixels: shape=(N, H, W, 3), dtype=uint8, RGB.
+        preprocess: How the network wants its pictures.
+
+    Returns:
+        shape=(N, 3, H, W), dtype=float32, channels last in memory.
+    """
+    mean = preprocess.mean if preprocess.mean_image is None else preprocess.mean_image
+    means = torch.as_tensor(mean, dtype=torch.float32, device=pixels.device)
+    ordered = pixels if preprocess.channel_order == "RGB" else pixels.flip(3)
+    planes = ordered.permute(0, 3, 1, 2).float() - means.reshape(3, *means.shape[1:] or (1, 1))
+    return (planes * preprocess.scale).contiguous(memory_format=torch.channels_last)

@@ -24,14 +24,14 @@ from models.graphs.latent import with_latent
 from models.labelled.corpus import Corpus
 from models.preprocess import Preprocess
 from models.progress import progress
-from models.training.augment import Augmentation, Batches, Examples
+from models.training.augment import Augmentation, Batches, Examples, normalised
 from models.training.checkpoint import Checkpoint
 from models.training.losses import descend
 from models.training.memory import keep_freed_memory
 from models.training.mixing import cut_and_mix
 from models.training.trainable import Trainable
 
-_MOST_WORKERS = 8
+_MOST_WORKERS = 16
 _CHECKPOINT_S = 120.0
 
 
@@ -315,11 +315,11 @@ class _Run:
             examples,
             batch_sampler=places,
             num_workers=min(_MOST_WORKERS, (os.cpu_count() or 2) - 1),
+            pin_memory=self._device.type == "cuda",
         )
         for pixels, labels in loader:
-            planes = torch.from_numpy(self._preprocess.normalise(pixels.numpy()))
             yield (
-                planes.to(self._device, memory_format=torch.channels_last),
+                normalised(pixels.to(self._device), self._preprocess),
                 labels.to(self._device),
             )
 

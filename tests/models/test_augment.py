@@ -83,3 +83,21 @@ def test_where_no_part_fits_a_square_is_kept_whole(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(augment, "_TRIES", 0)
     preprocess = dataclasses.replace(PREPROCESS, resize_px=20)
     np.testing.assert_array_equal(applied(still(), 0, preprocess), np.asarray(picture()))
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("with_image", [False, True])
+def test_pictures_are_normalised_as_in_searches(order: str, with_image: bool) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    image = rng.uniform(90, 130, (3, SIDE_PX, SIDE_PX)).astype(np.float32)
+    preprocess = dataclasses.replace(
+        PREPROCESS,
+        channel_order=order,
+        scale=1 / 57.3,
+        mean_image=image if with_image else None,
+    )
+    pixels = rng.integers(0, 256, (5, SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
+    found = augment.normalised(torch.from_numpy(pixels), preprocess)
+    np.testing.assert_array_equal(found.numpy(), preprocess.normalise(pixels))
+    assert found.is_contiguous(memory_format=torch.channels_last)
