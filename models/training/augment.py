@@ -135,8 +135,8 @@ def normalised(pixels: torch.Tensor, preprocess: Preprocess) -> torch.Tensor:
     Returns:
         shape=(N, 3, H, W), dtype=float32, channels last in memory.
     """
-    mean = preprocess.mean if preprocess.mean_image is None else preprocess.mean_image
-    means = torch.as_tensor(mean, dtype=torch.float32, device=pixels.device)
+    mean_image = preprocess.mean_image
+    mean = preprocess.mean if mean_image is None else mean_image.transpose(1, 2, 0)
     ordered = pixels if preprocess.channel_order == "RGB" else pixels.flip(3)
-    planes = ordered.permute(0, 3, 1, 2).float() - means.reshape(3, *means.shape[1:] or (1, 1))
-    return (planes * preprocess.scale).contiguous(memory_format=torch.channels_last)
+    means = torch.tensor(mean, dtype=torch.float32, device=pixels.device)
+    return ((ordered.float() - means) * preprocess.scale).permute(0, 3, 1, 2)

@@ -91,6 +91,7 @@ def test_pictures_are_normalised_as_in_searches(order: str, with_image: bool) ->
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     image = rng.uniform(90, 130, (3, SIDE_PX, SIDE_PX)).astype(np.float32)
+    image.flags.writeable = False  # PyTorch warns of sharing such an array
     preprocess = dataclasses.replace(
         PREPROCESS,
         channel_order=order,
