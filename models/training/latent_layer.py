@@ -26,8 +26,8 @@ class Recipe:
         epochs: Passes over the images.
         batch: Images per step.
         rate: Highest learning rate; it rises over the first tenth and falls to nothing.
-        label_share: How much of the target is the label, the rest is what the network's own
-            class layer says.
+        label_share: How much of the target is the label where there is one, the rest is what
+            the network's own class layer says.
         similarity: Weight of the term that keeps neighbours; 0 leaves it out.
         sharpness: How strongly that term prefers the nearest.
         stability: Weight of the squared difference between an image and its distorted copy.
@@ -51,7 +51,7 @@ class Examples:
     Attributes:
         features: shape=(N, D), dtype=float32.
         copies: shape=(N, D), dtype=float32; features of a distorted copy of each image.
-        labels: shape=(N,), dtype=int64; rows of the class layer.
+        labels: shape=(N,), dtype=int64; rows of the class layer, or -1 where nobody has said.
         groups: shape=(N,), dtype=int64; the kind of picture, each to be spread over all codes.
         class_weight: shape=(C, D), dtype=float32; the network's own class layer.
         class_bias: shape=(C,), dtype=float32.
@@ -186,12 +186,14 @@ class _Learner:
 
 
 def _targets(examples: Examples, label_share: float) -> NDArray[np.float32]:
-    """Mix what the network's class layer says of each image with its label."""
+    """Mix what the network's class layer says of each image with its label, if it has one."""
     logits = examples.features @ examples.class_weight.T + examples.class_bias
     logits -= logits.max(1, keepdims=True)
     odds = np.exp(logits)
-    targets: NDArray[np.float32] = odds * ((1 - label_share) / odds.sum(1, keepdims=True))
-    targets[np.arange(len(targets)), examples.labels] += label_share
+    targets: NDArray[np.float32] = odds / odds.sum(1, keepdims=True)
+    labelled = np.flatnonzero(examples.labels >= 0)
+    targets[labelled] *= 1 - label_share
+    targets[labelled, examples.labels[labelled]] += label_share
     return targets
 
 

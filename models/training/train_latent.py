@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--labelled", type=Path, required=True, help="folder of class folders to learn from")
     add("--photos", type=Path, required=True, help="folder of photos CLASS_name.jpg, every class")
+    add("--unlabelled", type=Path, help="folder of class folders whose classes are not looked at")
     add("--validation", type=Path, required=True, help="folder of class folders to measure on")
     add("--unseen", type=Path, required=True, help="folder of photos to measure distorted copies")
     add("--backbone", choices=sorted(WEIGHTS), default="lite0", help="default: %(default)s")
@@ -110,24 +111,29 @@ def _backbone(name: str) -> Iterator[Engine]:
 def _examples(
     engine: Engine, labelled: Corpus, photos: Corpus, options: argparse.Namespace
 ) -> Examples:
-    """Labelled images with one distorted copy each; photos with many, paired in a ring."""
+    """Small images with one distorted copy each; photos with many, paired in a ring."""
     weights = WEIGHTS[options.backbone].read()
     if len(photos.classes) != len(weights["_fc.bias"]):
         raise SystemExit(f"expected a photo of each of {len(weights['_fc.bias'])} classes")
     cache = options.cache
-    small = extract(labelled, engine, cache=cache).features
-    small_copies = extract(labelled, engine, view=distorted, cache=cache).features
+    small = [labelled] + [read_corpus(path) for path in [options.unlabelled] if path]
+    small_features = [extract(each, engine, cache=cache).features for each in small]
+    small_copies = [extract(each, engine, view=distorted, cache=cache).features for each in small]
     plain = extract(photos, engine, cache=cache).features
     views = [plain] + [
         extract(photos, engine, view=distorted, seed=seed, cache=cache).features
         for seed in range(options.views)
     ]
     classes = np.searchsorted(photos.classes, labelled.classes)
+    nobody_says = [np.full(len(each), -1) for each in small[1:]]
+    counts = [*map(len, small), len(views) * len(photos)]
     return Examples(
-        features=np.concatenate([small, *views]),
-        copies=np.concatenate([small_copies, *views[1:], views[0]]),
-        labels=np.concatenate([classes[labelled.labels], *[photos.labels] * len(views)]),
-        groups=np.repeat([0, 1], [len(small), len(views) * len(photos.paths)]),
+        features=np.concatenate([*small_features, *views]),
+        copies=np.concatenate([*small_copies, *views[1:], views[0]]),
+        labels=np.concatenate(
+            [classes[labelled.labels], *nobody_says, *[photos.labels] * len(views)]
+        ),
+        groups=np.repeat(np.arange(len(counts)), counts),
         class_weight=weights["_fc.weight"],
         class_bias=weights["_fc.bias"],
     )

@@ -76,6 +76,17 @@ def test_learned_codes_beat_the_features_they_are_made_of_and_itq(one_thread: No
     assert learned > plain > itq
 
 
+def test_an_image_without_a_label_is_what_the_class_layer_says(one_thread: None) -> None:
+    def weight(images: Examples, label_share: float) -> NDArray[np.float16]:
+        recipe = dataclasses.replace(RECIPE, label_share=label_share)
+        return learn_latent(images, bits=8, recipe=recipe, seed=3).weight
+
+    told = examples()
+    untold = dataclasses.replace(told, labels=np.full_like(told.labels, -1))
+    assert np.array_equal(weight(untold, 0.5), weight(told, 0.0))
+    assert not np.array_equal(weight(untold, 0.5), weight(told, 0.5))
+
+
 def test_one_seed_gives_one_layer(one_thread: None) -> None:
     short = dataclasses.replace(RECIPE, epochs=4)
     first, same, other = (

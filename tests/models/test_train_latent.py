@@ -100,6 +100,7 @@ def test_the_command_learns_measures_and_writes(
     folders = {
         "--labelled": labelled,
         "--photos": write_class_folders(tmp_path / "photos", count=2, seed=1),
+        "--unlabelled": write_class_folders(tmp_path / "unlabelled", count=8, seed=3),
         "--validation": write_class_folders(tmp_path / "validation", count=2, seed=2),
         "--unseen": labelled,
         "--cache": tmp_path / "cache",
