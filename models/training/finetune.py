@@ -44,8 +44,6 @@ class FinetuneRecipe:
         batch: Images per step.
         rate: Highest learning rate of AdamW; it rises over the first fifth of the steps and
             falls to nothing (one-cycle).
-        layer_rate: The same for the new layers, where `rate` is not higher: a low rate that
-            spares what the network knows would leave them half learned.
         weight_decay: Of AdamW (Loshchilov and Hutter, ICLR 2019).
         smoothing: Share of the target that goes to the other classes.
         feature_share: Weight of the loss of the class layer on the features.
@@ -58,7 +56,6 @@ class FinetuneRecipe:
     epochs: int = 6
     batch: int = 64
     rate: float = 8e-4
-    layer_rate: float = 1e-3
     weight_decay: float = 0.02
     smoothing: float = 0.05
     feature_share: float = 0.5
@@ -142,11 +139,6 @@ class _Network(torch.nn.Module):
         values = 2 * self.latent(feature).sigmoid() - 1
         return self.of_code(values), self.of_feature(feature)
 
-    def layers(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the weights of the three new layers."""
-        for layer in (self.latent, self.of_code, self.of_feature):
-            yield from layer.parameters()
-
     def feature(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features, (N, D)."""
         feature: torch.Tensor
@@ -185,16 +177,13 @@ class _Run:
         # Channels last: twice as fast on a CPU, and what tensor cores want.
         self._network: Any = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._steps = len(corpus.paths) // recipe.batch
-        rates = (recipe.rate, max(recipe.rate, recipe.layer_rate))
-        parts = (network.backbone.parameters(), network.layers())
         self._optimiser = torch.optim.AdamW(
-            [{"params": [*part], "lr": rate} for part, rate in zip(parts, rates, strict=True)],
-            weight_decay=recipe.weight_decay,
+            self._network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay
         )
         # At a fifth of five steps OneCycleLR would divide by nothing.
         total = max(6, self._steps * recipe.epochs)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimiser, [*rates], total_steps=total, pct_start=0.2
+            self._optimiser, recipe.rate, total_steps=total, pct_start=0.2
         )
         self._epoch, self._step, self._loss_sum = 0, 0, 0.0
         self._history: list[dict[str, float]] = []

@@ -161,20 +161,6 @@ def test_as_many_steps_as_told_learn_from_mixed_pictures(
     assert some.history == plain.history
 
 
-def test_new_layers_learn_where_a_low_rate_spares_the_network(
-    graph: onnx.ModelProto, corpus: Corpus, tmp_path: Path
-) -> None:
-    def kernel(of: onnx.ModelProto) -> Any:
-        (found,) = (each for each in of.graph.initializer if [*each.dims] == [6, 3, 3, 3])
-        return numpy_helper.to_array(found)
-
-    done = learn(graph, corpus, tmp_path / "work", rate=1e-6, layer_rate=0.05, epochs=6)
-    assert np.abs(kernel(done.graph) - kernel(graph)).max() < 1e-3
-    assert max(each["accuracy"] for each in done.history) > 0.9
-    slow = learn(graph, corpus, tmp_path / "slow", rate=1e-6, layer_rate=1e-6, epochs=6)
-    assert max(each["accuracy"] for each in slow.history) < 0.9
-
-
 @pytest.mark.parametrize("cutmix", [0.0, 0.5])
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(
     graph: onnx.ModelProto,
