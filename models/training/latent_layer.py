@@ -26,8 +26,8 @@ class Recipe:
         epochs: Passes over the images.
         batch: Images per step.
         rate: Highest learning rate; it rises over the first tenth and falls to nothing.
-        label_share: How much of the target is the label where there is one, the rest is what
-            the network's own class layer says.
+        label_share: How much of the target is the label, the rest is what the network's own
+            class layer says.
         similarity: Weight of the term that keeps neighbours; 0 leaves it out.
         sharpness: How strongly that term prefers the nearest.
         stability: Weight of the squared difference between an image and its distorted copy.
@@ -51,7 +51,8 @@ class Examples:
     Attributes:
         features: shape=(N, D), dtype=float32.
         copies: shape=(N, D), dtype=float32; features of a distorted copy of each image.
-        labels: shape=(N,), dtype=int64; rows of the class layer, or -1 where nobody has said.
+        labels: shape=(N,), dtype=int64; rows of the class layer, or -1 where nobody has said:
+            such images are kept near their neighbours and told no class.
         groups: shape=(N,), dtype=int64; the kind of picture, each to be spread over all codes.
         class_weight: shape=(C, D), dtype=float32; the network's own class layer.
         class_bias: shape=(C,), dtype=float32.
@@ -138,7 +139,8 @@ class _Learner:
         self._copies = torch.from_numpy(examples.copies)
         self._groups = torch.from_numpy(examples.groups)
         self._targets = torch.from_numpy(_targets(examples, recipe.label_share))
-        self._outlines = torch.from_numpy(_outlines(examples.features))
+        self._outlines = torch.from_numpy(_outlines(examples.features, examples.groups))
+        self._untold = torch.from_numpy(examples.labels < 0)
         self._mean = self._features.mean(0)
         self._spread = self._features.std(0) + 1e-3
         self._latent = torch.nn.Linear(self._features.shape[1], bits)
@@ -165,9 +167,11 @@ class _Learner:
         values, targets = self._values(self._features[batch]), self._targets[batch]
         loss = _cross_entropy(targets, self._classes(values))
         if recipe.similarity:
-            outlines = self._outlines[batch]
-            alike = outlines @ outlines.T + targets.sqrt() @ targets.sqrt().T
-            loss += recipe.similarity * _neighbours(alike, values, recipe.sharpness)
+            outlines, groups = self._outlines[batch], self._groups[batch]
+            # Where no class says who is alike, the features say it twice.
+            by_feature = outlines @ outlines.T * (1 + self._untold[batch].float())[:, None]
+            alike = by_feature + targets.sqrt() @ targets.sqrt().T
+            loss += recipe.similarity * _neighbours(alike, values, groups, recipe.sharpness)
         if recipe.stability:
             copies = self._values(self._copies[batch])
             loss += recipe.stability * ((values - copies) ** 2).mean()
@@ -186,24 +190,32 @@ class _Learner:
 
 
 def _targets(examples: Examples, label_share: float) -> NDArray[np.float32]:
-    """Mix what the network's class layer says of each image with its label, if it has one."""
+    """Mix what the network's class layer says of each image with its label.
+
+    Without a label it is nothing: of pictures unlike those it knows a class layer says little.
+    """
     logits = examples.features @ examples.class_weight.T + examples.class_bias
     logits -= logits.max(1, keepdims=True)
     odds = np.exp(logits)
-    targets: NDArray[np.float32] = odds / odds.sum(1, keepdims=True)
-    labelled = np.flatnonzero(examples.labels >= 0)
-    targets[labelled] *= 1 - label_share
-    targets[labelled, examples.labels[labelled]] += label_share
+    targets: NDArray[np.float32] = odds * ((1 - label_share) / odds.sum(1, keepdims=True))
+    targets[np.arange(len(targets)), examples.labels] += label_share
+    targets[examples.labels < 0] = 0
     return targets
 
 
-def _outlines(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Unit vectors of the principal components: nearly all of the cosine, much cheaper."""
-    centred = features - features.mean(0)
-    # Every seventh image says enough about the directions.
-    _, axes = np.linalg.eigh(centred[::7].T @ centred[::7])
-    main = centred @ axes[:, -_SIMILARITY_DIMS:]
-    outlines: NDArray[np.float32] = main / np.linalg.norm(main, axis=1, keepdims=True)
+def _outlines(features: NDArray[np.float32], groups: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Unit vectors of the principal components of each group: nearly all of the cosine, cheaper.
+
+    What a whole kind of picture has in common does not tell its pictures apart.
+    """
+    outlines = np.zeros((len(features), min(_SIMILARITY_DIMS, features.shape[1])), np.float32)
+    for group in np.unique(groups):
+        members = features[groups == group]
+        centred = members - members.mean(0)
+        # Every seventh image says enough about the directions.
+        _, axes = np.linalg.eigh(centred[::7].T @ centred[::7])
+        main = centred @ axes[:, -_SIMILARITY_DIMS:]
+        outlines[groups == group] = main / np.linalg.norm(main, axis=1, keepdims=True)
     return outlines
 
 
@@ -211,9 +223,10 @@ def _cross_entropy(targets: Any, logits: Any) -> Any:
     return -(targets * logits.log_softmax(1)).sum(1).mean()
 
 
-def _neighbours(alike: Any, values: Any, sharpness: float) -> Any:
-    """Cross-entropy between who is near whom by `alike` and by the latent values."""
-    nobody = -1e9 * alike.new_ones(len(alike)).diag()
+def _neighbours(alike: Any, values: Any, groups: Any, sharpness: float) -> Any:
+    """Cross-entropy between who of a group is near whom by `alike` and by the latent values."""
+    itself = alike.new_ones(len(alike)).diag()
+    nobody = -1e9 * (itself + (groups[:, None] != groups))
     near = (sharpness * alike + nobody).softmax(1)
     products = values @ values.T / values.shape[1]
     return _cross_entropy(near, 2 * sharpness * products + nobody)

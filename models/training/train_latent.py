@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--labelled", type=Path, required=True, help="folder of class folders to learn from")
     add("--photos", type=Path, required=True, help="folder of photos CLASS_name.jpg, every class")
-    add("--unlabelled", type=Path, help="folder of class folders whose classes are not looked at")
+    add("--unlabelled", type=Path, help="class folders or CSV; the classes are not looked at")
     add("--validation", type=Path, required=True, help="folder of class folders to measure on")
     add("--unseen", type=Path, required=True, help="folder of photos to measure distorted copies")
     add("--backbone", choices=sorted(WEIGHTS), default="lite0", help="default: %(default)s")

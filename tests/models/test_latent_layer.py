@@ -76,15 +76,29 @@ def test_learned_codes_beat_the_features_they_are_made_of_and_itq(one_thread: No
     assert learned > plain > itq
 
 
-def test_an_image_without_a_label_is_what_the_class_layer_says(one_thread: None) -> None:
-    def weight(images: Examples, label_share: float) -> NDArray[np.float16]:
-        recipe = dataclasses.replace(RECIPE, label_share=label_share)
-        return learn_latent(images, bits=8, recipe=recipe, seed=3).weight
-
+def test_images_that_nobody_labelled_keep_their_neighbours(one_thread: None) -> None:
+    """The class layer looks at one direction; the neighbours differ in others."""
     told = examples()
-    untold = dataclasses.replace(told, labels=np.full_like(told.labels, -1))
-    assert np.array_equal(weight(untold, 0.5), weight(told, 0.0))
-    assert not np.array_equal(weight(untold, 0.5), weight(told, 0.5))
+    rng = np.random.default_rng(5)
+    kinds = rng.normal(0, 3, (20, 256)).astype(np.float32)
+    strange = kinds[np.repeat(np.arange(20), 20)] + rng.normal(0, 1, (400, 256))
+    strange = strange.astype(np.float32)
+
+    def kept(layer: Layer) -> float:
+        ranking = rank_codes(layer.codes(strange), layer.codes(strange), 20)
+        return float((ranking // 20 == np.arange(400)[:, None] // 20).mean())
+
+    both = Examples(
+        features=np.concatenate([told.features, strange]),
+        copies=np.concatenate([told.copies, strange]),
+        labels=np.concatenate([told.labels, np.full(400, -1)]),
+        groups=np.concatenate([told.groups, np.full(400, 2)]),
+        class_weight=told.class_weight,
+        class_bias=told.class_bias,
+    )
+    with_them = learn_latent(both, bits=16, recipe=RECIPE, seed=0)
+    assert kept(with_them) > kept(learn_latent(told, bits=16, recipe=RECIPE, seed=0)) + 0.02
+    assert quality(with_them) > 0.5
 
 
 def test_one_seed_gives_one_layer(one_thread: None) -> None:
